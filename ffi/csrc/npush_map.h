@@ -1,0 +1,26 @@
+/* npush_map.h - memory of a segment: reserve it, map it, give it back. Addresses travel as uintptr_t. */
+#ifndef NPUSH_MAP_H
+#define NPUSH_MAP_H
+#include <stdint.h>
+
+/* cdef: begin */
+#define NPUSH_MAP_RW 0
+#define NPUSH_MAP_RO 1
+#define NPUSH_MAP_COW 2
+/* Open (O_RDWR) or, with create, make (O_EXCL, mode 0600) the shared-memory object `name`. A descriptor (CLOEXEC), or
+ * -errno. shm_open(3). */
+int npush_map_open(const char *name, int create);
+/* Reserve [from, to) of the file so that no later store can fail, in pieces. to, or how far it came when a signal
+ * interrupted it (call again from there), or -errno; -ENOSPC: /dev/shm is full. posix_fallocate(3). */
+int64_t npush_map_reserve(int fd, int64_t from, int64_t to);
+/* Map [offset, offset+size) of fd in one of the three modes. */
+int npush_map_map(int fd, uint64_t offset, uint64_t size, int mode, uintptr_t *address);
+int npush_map_unmap(uintptr_t address, uint64_t size);
+/* Fault in [address, address+size) for writing (or reading) in one go. -EINVAL before Linux 5.14. */
+int npush_map_populate(uintptr_t address, uint64_t size, int write);
+/* Ask for transparent huge pages; the kernel may say no. */
+int npush_map_huge(uintptr_t address, uint64_t size);
+/* Give the pages of [offset, offset+size) back while the file keeps its size: who still maps them reads zeros. */
+int npush_map_punch(int fd, uint64_t offset, uint64_t size);
+/* cdef: end */
+#endif

@@ -1,0 +1,85 @@
+"""Python calls for npush_seg.c: the header of a segment and the table of who uses it.
+
+The calls that the layer above makes for every handle (`join`, `receive`, `lease`) are the C
+functions themselves and return 0 or a negated errno.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from . import Ref, check
+from ._numpush import ffi, lib
+
+LAYOUT: int = lib.NPUSH_LAYOUT
+SLOTS_OFFSET: int = lib.NPUSH_SLOTS_OFFSET
+SLOT_SIZE = 16
+BUILDING: int = lib.NPUSH_BUILDING
+LIVE: int = lib.NPUSH_LIVE
+WARM: int = lib.NPUSH_WARM
+DEAD: int = lib.NPUSH_DEAD
+
+join = lib.npush_seg_join
+receive = lib.npush_seg_receive
+lease = lib.npush_seg_lease
+state = lib.npush_seg_state
+identity = lib.npush_seg_identity
+joins = lib.npush_seg_joins
+mark_unlisted = lib.npush_seg_mark_unlisted
+has_unlisted = lib.npush_seg_has_unlisted
+version = lib.npush_seg_version
+advance = lib.npush_seg_advance
+data_mutex = lib.npush_seg_data_mutex
+
+
+def at(address: int) -> Ref:
+    """Refer to the segment header mapped at *address*."""
+    return ffi.cast("npush_seg_t *", address)
+
+
+def init(ref: Ref, *, capacity: int, data_offset: int, n_slots: int, node: int, pid: int) -> None:
+    check(lib.npush_seg_init(ref, capacity, data_offset, n_slots, node, pid))
+
+
+def describe(
+    ref: Ref, *, identity: int, data_size: int, desc_offset: int, desc_size: int, created_ns: int
+) -> None:
+    check(lib.npush_seg_describe(ref, identity, data_size, desc_offset, desc_size, created_ns))
+
+
+def commit(ref: Ref) -> None:
+    check(lib.npush_seg_commit(ref))
+
+
+def leave(ref: Ref, n_slots: int, node: int, *, keep_warm: bool) -> bool:
+    """True: nobody uses it any more, and the caller takes the file away."""
+    return bool(check(lib.npush_seg_leave(ref, n_slots, node, keep_warm)))
+
+
+def evict(ref: Ref, n_slots: int, node: int, *, keep_leases: bool) -> bool:
+    """True: nobody uses it any more, and the caller takes the file away."""
+    return bool(check(lib.npush_seg_evict(ref, n_slots, node, keep_leases)))
+
+
+def claim(ref: Ref, n_slots: int, node: int, pid: int) -> bool:
+    """True: a warm segment is now ours to build in. False: somebody was faster."""
+    rc = lib.npush_seg_claim(ref, n_slots, node, pid)
+    return rc != -errno.ENOENT and check(rc) == 0
+
+
+def drop(ref: Ref, n_slots: int) -> bool:
+    """True: a warm segment is dead now, and the caller unlinks it."""
+    return bool(check(lib.npush_seg_drop(ref, n_slots)))
+
+
+def holders(ref: Ref, n_slots: int) -> list[tuple[int, bool, int]]:
+    """Return (node, attached, leases) of each slot in use."""
+    out = ffi.new("uint64_t[]", 3 * n_slots)
+    n = check(lib.npush_seg_holders(ref, n_slots, out))
+    return [(int(out[3 * i]), bool(out[3 * i + 1]), int(out[3 * i + 2])) for i in range(n)]
+
+
+def wait(ref: Ref, seen: int, timeout_ns: int) -> bool:
+    """Sleep until the version differs from *seen*; False when the time passed or a signal came."""
+    rc = lib.npush_seg_wait(ref, seen, timeout_ns)
+    return rc not in (-errno.ETIMEDOUT, -errno.EINTR) and check(rc) == 0
