@@ -1,0 +1,120 @@
+"""Handles: what travels instead of data.
+
+A handle names a segment, the very object in it (`identity`), and a view of it. By itself it keeps
+nothing alive; sending it takes a lease, which the receiver gives back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from multiprocessing import context as _mp_context
+from multiprocessing import process as _mp_process
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .layout.dtype import decode_dtype, encode_dtype
+from .layout.schema import SchemaError, pack, unpack
+from .shm import process
+from .shm.segment import MODES, Segment
+
+__all__ = ["ArrayHandle", "FrameHandle", "Handle", "lease"]
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """How to attach to an object in shared memory: `numpush.attach(handle)`.
+
+    A few hundred bytes when pickled, whatever the size of the data. It keeps nothing alive: when
+    the last user of the segment is gone, attaching raises SegmentNotFound.
+    """
+
+    name: str
+    identity: int
+    mode: str
+
+    kind: ClassVar[str] = ""
+
+    def to_bytes(self, sender: int = 0) -> bytes:
+        """Return it as msgpack, with the node whose lease the receiver gives back."""
+        return pack({"kind": self.kind, "sender": sender, "fields": self._fields()})
+
+    def _fields(self) -> list[Any]:
+        return list(astuple(self))
+
+    @staticmethod
+    def from_bytes(data: bytes) -> tuple[Handle, int]:
+        """Read what `to_bytes` wrote. Raises ValueError when it is something else."""
+        try:
+            message = unpack(data)
+            cls = _KINDS[message["kind"]]
+            handle = cls._from_fields(message["fields"])
+            sender = message["sender"]
+        except (SchemaError, KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"{len(data)} bytes that are no handle: {error}") from error
+        ok = (
+            type(handle.name) is str
+            and type(handle.identity) is int
+            and handle.mode in MODES
+            and type(sender) is int
+        )
+        if not ok:
+            raise ValueError(f"not a handle: {handle!r}")
+        return handle, sender
+
+    @classmethod
+    def _from_fields(cls, fields: list[Any]) -> Handle:
+        return cls(*fields)
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayHandle(Handle):
+    """A view of the bytes of a segment: offset into its data, shape, strides in bytes, dtype."""
+
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    kind: ClassVar[str] = "array"
+
+    def _fields(self) -> list[Any]:
+        return [
+            self.name,
+            self.identity,
+            self.mode,
+            self.offset,
+            list(self.shape),
+            list(self.strides),
+            encode_dtype(self.dtype),
+        ]
+
+    @classmethod
+    def _from_fields(cls, fields: list[Any]) -> Handle:
+        name, identity, mode, offset, shape, strides, dtype = fields
+        return cls(name, identity, mode, offset, tuple(shape), tuple(strides), decode_dtype(dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class FrameHandle(Handle):
+    """A shared frame, or its rows from start to stop."""
+
+    start: int
+    stop: int
+
+    kind: ClassVar[str] = "frame"
+
+
+_KINDS: dict[str, type[Handle]] = {cls.kind: cls for cls in (ArrayHandle, FrameHandle)}
+
+
+def lease(segment: Segment) -> int:
+    """Take a lease for a handle that is being sent; return our node.
+
+    Children of this process are joined before it leaves, so what they did not receive may be
+    dropped then; a lease to anybody else lasts for the grace period.
+    """
+    # Private, but public active_children() would reap what ended, behind its owner's back.
+    children = getattr(_mp_process, "_children", ())
+    to_child = bool(children) or _mp_context.get_spawning_popen() is not None
+    return process.lease(segment, to_child=to_child)

@@ -1,0 +1,103 @@
+"""What every test gets: a namespace of its own in /dev/shm, and a look at what it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+
+# Before numpush is imported, and in the environment, so that children see the same files. A child
+# that imports this module keeps its parent's.
+if multiprocessing.parent_process() is None:
+    os.environ["NUMPUSH_NAMESPACE"] = f"nptest-{os.getpid()}"
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import forkserver, resource_tracker
+from typing import Any
+
+import numpy as np
+import pytest
+
+import processes
+from numpush import SArray
+
+SETTLE = 5.0  #: seconds that children may take to end, and their files to go
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for file in os.listdir("/dev/shm"):  # of test processes that were killed
+        pid = file.removeprefix("nptest-").partition(".")[0].partition("-")[0]
+        if file.startswith("nptest-") and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            with contextlib.suppress(OSError):
+                os.unlink(f"/dev/shm/{file}")
+    # Python 3.12 and later warn of what half of these tests are about.
+    config.addinivalue_line(
+        "filterwarnings", "ignore:.*multi-threaded, use of fork:DeprecationWarning"
+    )
+    config.addinivalue_line(
+        "markers", "leaves_processes: a pool that outlives the test by design (loky's reusable one)"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    if report.when == "call" and report.failed:
+        item.has_failed = True  # type: ignore[attr-defined]
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _helpers_of_multiprocessing() -> None:
+    """Start what multiprocessing starts once and keeps: no test is to be blamed for it."""
+    resource_tracker.ensure_running()
+    forkserver.ensure_running()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a file in /dev/shm, a descriptor or a child."""
+    looks: dict[str, Callable[[], set[str]]] = {
+        "files in /dev/shm": processes.files,
+        "descriptors": processes.descriptors,
+        "children": processes.children,
+    }
+    if request.node.get_closest_marker("leaves_processes"):
+        del looks["children"], looks["descriptors"]
+    np.add(1, SArray(np.zeros(1)))  # our node, before we count
+    _clean()
+    before = {what: look() for what, look in looks.items()}
+    yield
+    if getattr(request.node, "has_failed", False):
+        return  # its traceback keeps its objects
+    request.node.funcargs.clear()
+    deadline = time.monotonic() + SETTLE
+    while True:
+        _clean()
+        left = {what: look() - before[what] for what, look in looks.items()}
+        if not any(left.values()) or time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    found = [f"{what}: {sorted(names)}" for what, names in left.items() if names]
+    if found:
+        pytest.fail("left behind: " + "; ".join(found))
+
+
+def _clean() -> None:
+    gc.collect()
+    multiprocessing.active_children()  # joins those that ended
+    processes.collect_garbage()
+
+
+@pytest.fixture(params=["fork", "spawn", "forkserver"])
+def start_method(request: pytest.FixtureRequest) -> str:
+    """Each way to start a process."""
+    return str(request.param)
+
+
+@pytest.fixture
+def ctx(start_method: str) -> multiprocessing.context.BaseContext:
+    """The multiprocessing context of each start method."""
+    return multiprocessing.get_context(start_method)
