@@ -1,0 +1,342 @@
+"""SDataFrame: a pandas DataFrame whose data lies in shared memory.
+
+(1) The structure (columns, dtypes, rows, labels) is fixed when it is made. Values of fixed width
+    are written in place, through any pandas spelling, and every process sees them; what would
+    change the structure raises SharedStructureError and changes nothing. Nothing ever detaches.
+(2) Results are plain pandas objects. What is derived from a shared frame (``df['a']``,
+    ``df.rename(..)``) never writes to shared memory, and keeps its values when this process writes
+    to the frame: pandas' copy-on-write. Writes of other processes do show in it, until `.copy()`.
+    pandas 2 without ``mode.copy_on_write`` has views there, which write through.
+(3) Every read takes the block manager from `_mgr`, and every replacement passes its setter; all
+    that writes is listed in frame_spellings.py. That is the whole border to pandas.
+(4) Through multiprocessing it travels as a handle; pickle.dump writes its values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, SupportsIndex
+
+import pandas as pd
+
+from . import _managers, transport
+from .frame_spellings import FixedAttrs, WritesInPlace
+from .frame_store import Window, create_store, open_store, store_of
+from .frame_writes import adopt
+from .handle import FrameHandle, lease
+from .sarray import SArray
+from .shared import Shared
+from .shm import RWLock
+from .shm.errors import SegmentDamaged, SharedStructureError
+from .shm.segment import Mapping, Segment
+
+__all__ = ["SDataFrame"]
+
+#: Where rows are locked, in a segment's space for range locks: beyond any byte of data.
+_ROWS = 1 << 62
+
+
+class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]
+    """A DataFrame in shared memory, made by one copy.
+
+    Parameters
+    ----------
+    data, index, columns, dtype, copy : as for pandas.DataFrame
+        A DataFrame, or whatever makes one. Columns of one NumPy dtype become one block.
+    name : str, optional
+        A name to attach by. By default a random one: pass the frame itself, or `.handle`.
+    reserve : bool
+        Reserve the memory now. False: pages are found at first touch, and where there are none any
+        more, the process that touches dies of SIGBUS.
+
+    Raises
+    ------
+    TypeError : a column holds Python objects; the message names it, and the remedy.
+    SegmentFull : shared memory has no room for it.
+    SegmentExists : the name is taken.
+
+    Notes
+    -----
+    ``sdf.access`` is 'rw', 'ro' or 'cow', and `updating` is SArray's `update`: `mode` and `update` are
+    pandas' methods. ``sdf.attrs`` are those it was made with; they travel along and cannot be
+    changed. ``sdf.flags`` can, for this one object.
+
+    Two processes that write to the same cells at once need the lock, as with any shared memory:
+    ``with sdf.lock: sdf.loc[3, "a"] += 1``. Assigning a column writes all of it, and others may see
+    it half-done; writes to other cells are never undone.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from numpush import SDataFrame
+    >>> sdf = SDataFrame(pd.DataFrame({"a": [1, 2, 3], "b": [0.5, 1.5, 2.5]}))
+    >>> sdf["a"] += 10
+    >>> sdf.loc[1, "b"] = 9.0
+    >>> sdf.sum().tolist(), type(sdf.head()).__name__
+    ([36.0, 12.0], 'DataFrame')
+    >>> [len(part) for part in sdf.partitions(2)]
+    [2, 1]
+    """
+
+    _internal_names: ClassVar[list[str]] = [*_managers.internal_names(), "_window"]
+    _internal_names_set: ClassVar[set[str]] = set(_internal_names)
+    _window: Window
+
+    def __init__(
+        self,
+        data: Any = None,
+        index: Any = None,
+        columns: Any = None,
+        dtype: Any = None,
+        copy: bool | None = None,
+        *,
+        name: str | None = None,
+        reserve: bool = True,
+    ) -> None:
+        if isinstance(data, pd.DataFrame) and index is columns is dtype is None:
+            frame = data
+        else:
+            # Everything is copied once, into the segment; not before.
+            frame = pd.DataFrame(data, index, columns, dtype, copy=bool(copy))
+        store = create_store(frame, name, reserve)
+        self._show(store.window(0, store.n_rows))
+
+    def _show(self, window: Window) -> None:
+        """Be a frame over *window*. Instead of DataFrame.__init__."""
+        store = window.store
+        object.__setattr__(self, "_window", window)
+        object.__setattr__(self, "_attrs", FixedAttrs(store.attrs))
+        _managers.init_frame(self, store.has_unique_labels)
+
+    @classmethod
+    def _over(cls, window: Window) -> SDataFrame:
+        self = cls.__new__(cls)
+        self._show(window)
+        return self
+
+    # -- where it lies
+
+    @property
+    def _mgr(self) -> Any:
+        return self._window.manager()
+
+    @_mgr.setter
+    def _mgr(self, manager: Any) -> None:
+        window = self._window
+        if manager is not window.manager():
+            adopt(window, manager)
+
+    def _mapping(self) -> Mapping:
+        return self._window.store.mapping()
+
+    @property
+    def access(self) -> str:
+        """'rw', 'ro' (writes are refused) or 'cow' (writes are private to this process)."""
+        return self._window.store.mode
+
+    @property
+    def handle(self) -> FrameHandle:
+        """The small thing that names this frame, or these rows of it. It keeps nothing alive."""
+        segment, _token = self._open_segment()
+        window = self._window
+        return FrameHandle(
+            segment.name, segment.identity, window.store.mode, window.start, window.stop
+        )
+
+    # -- parts
+
+    def partitions(self, n: int) -> list[SDataFrame]:
+        """Return *n* frames of consecutive rows of this one, whose sizes differ by at most one.
+
+        They are shared frames of the same segment: writing to one writes to this frame, and each
+        travels as a handle. With fewer rows than *n*, the last ones are empty.
+
+        Raises
+        ------
+        ValueError : *n* is less than 1.
+        """
+        count = int(n.__index__())
+        if count < 1:
+            raise ValueError(f"{count} partitions: at least 1 wanted")
+        window = self._window
+        window.verify()
+        size, more = divmod(len(window), count)
+        parts = []
+        start = window.start
+        for i in range(count):
+            stop = start + size + (i < more)
+            parts.append(SDataFrame._over(window.store.window(start, stop)))
+            start = stop
+        return parts
+
+    def column(self, label: Any) -> SArray:
+        """Return a column as an SArray: its very memory, for numba and for work in place.
+
+        What is written to it, this frame and every process see at once.
+
+        Parameters
+        ----------
+        label : label of a column of a fixed-width NumPy dtype
+            Naive datetimes come as their "M8" dtype.
+
+        Raises
+        ------
+        KeyError : there is no such column.
+        ValueError : several columns have that label.
+        TypeError : its values are of another kind; the message names the remedy.
+        """
+        position = self.columns.get_loc(label)
+        if not isinstance(position, int):
+            raise ValueError(f"{label!r} is the label of several columns; relabel before sharing")
+        values = _managers.column_values(self._mgr, position)
+        if values is None:
+            dtype = self.dtypes.iloc[position]
+            raise TypeError(
+                f"column {label!r} has dtype {dtype}, which is not one NumPy array of fixed width; "
+                f"use sdf[{label!r}].to_numpy() for a copy, or share it as a NumPy dtype: "
+                f".astype('float64')"
+            )
+        return values.view(SArray)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a plain DataFrame with a copy of the data, private to this process."""
+        return _managers.copy_frame(self)
+
+    # -- locks and news: see also Shared
+
+    @property
+    def rwlock(self) -> RWLock:
+        """Readers or one writer over these rows: ``with sdf.rwlock.read():``, ``.write()``.
+
+        Partitions of different rows lock apart. That of a whole frame also excludes the range locks
+        of its columns' SArrays; that of a partition does not.
+        """
+        segment, token = self._open_segment()
+        window = self._window
+        is_whole = len(window) == window.store.n_rows
+        start = 0 if is_whole else _ROWS + window.start
+        return RWLock(segment, token, start, _ROWS + max(window.stop, window.start + 1))
+
+    @contextmanager
+    def updating(self, timeout: float | None = None) -> Iterator[SDataFrame]:
+        """Change the frame under its lock, so that `snapshot` elsewhere sees all or nothing.
+
+        (`update` is pandas' method: it takes values from another frame.)
+
+        Raises
+        ------
+        LockTimeout : the lock is not free within *timeout* seconds.
+        """
+        with self._updating(timeout):
+            yield self
+
+    def snapshot(self, timeout: float | None = None) -> pd.DataFrame:
+        """Copy the frame such that no update tore it: copies again when one came between.
+
+        Raises
+        ------
+        WaitTimeout : an update went on for *timeout* seconds.
+        """
+        return self._read_whole(self.to_pandas, timeout)
+
+    # -- what pandas asks for
+
+    @property
+    def _constructor(self) -> Any:
+        return pd.DataFrame
+
+    def _constructor_from_mgr(self, mgr: Any, axes: Any) -> pd.DataFrame:
+        return _managers.frame_of(mgr)
+
+    def _constructor_sliced_from_mgr(self, mgr: Any, axes: Any) -> Any:
+        return _managers.series_of(mgr)
+
+    @classmethod
+    def _from_mgr(cls, mgr: Any, axes: Any) -> SDataFrame:
+        return cls(_managers.frame_of(mgr))
+
+    def _consolidate_inplace(self) -> None:
+        """Do nothing: columns of one dtype are one block from the start."""
+
+    @property
+    def attrs(self) -> Any:
+        """The attrs that the frame was made with. Fixed, as its structure is."""
+        return self._attrs
+
+    @attrs.setter
+    def attrs(self, value: Any) -> None:
+        raise SharedStructureError(
+            "the attrs of a shared frame are fixed; set them before sharing it: "
+            "df.attrs = ..; SDataFrame(df)"
+        )
+
+    def __copy__(self, deep: bool = True) -> pd.DataFrame:
+        return self.copy(deep=deep)
+
+    def __deepcopy__(self, memo: Any = None) -> pd.DataFrame:
+        return self.to_pandas()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        if transport.is_sending():
+            return _reduce(self)
+        return _reduce_to_values(self)
+
+    def __reduce__(self) -> Any:
+        return self.__reduce_ex__(2)
+
+
+def attach_frame(handle: FrameHandle, sender: int = 0) -> SDataFrame:
+    """Make the frame that *handle* means. Attaching a known segment costs a dictionary look-up.
+
+    Raises
+    ------
+    SegmentNotFound : nobody uses the segment any more.
+    SegmentDamaged : it holds no frame, or not those rows.
+    """
+    return _receive(handle.name, handle.identity, sender, handle.mode, handle.start, handle.stop)
+
+
+def _receive(name: str, identity: int, sender: int, mode: str, start: int, stop: int) -> SDataFrame:
+    store = open_store(name, mode, identity, sender)
+    if not (type(start) is type(stop) is int and 0 <= start <= stop <= store.n_rows):
+        raise SegmentDamaged(
+            f"segment {name!r}: rows {start}:{stop} of a frame with {store.n_rows}", name
+        )
+    return SDataFrame._over(store.window(start, stop))
+
+
+def _reduce(sdf: SDataFrame) -> tuple[Any, ...]:
+    """Reduce to a handle, with a lease; a copy-on-write frame, to its values."""
+    window = sdf._window
+    store = window.store
+    if store.mode == "cow":  # private changes are nobody else's to see
+        return _reduce_to_values(sdf)
+    window.manager()
+    window.verify()  # raises what is wrong with it here, not at the receiver's
+    segment = store.segment
+    sender = lease(segment)
+    return _receive, (
+        segment.name,
+        segment.identity,
+        sender,
+        store.mode,
+        window.start,
+        window.stop,
+    )
+
+
+def _reduce_to_values(sdf: SDataFrame) -> tuple[Any, ...]:
+    """Reduce to a plain frame, which needs no numpush to be unpickled."""
+    # As object.__reduce_ex__ of that frame, but that pickle wants __newobj__ to be of our class.
+    return pd.DataFrame, (), sdf.to_pandas().__getstate__()
+
+
+def from_segment(segment: Segment, token: Any, mode: str) -> SDataFrame:
+    """Make the whole frame that a segment holds, from its description."""
+    store = store_of(segment, token, mode)
+    return SDataFrame._over(store.window(0, store.n_rows))
+
+
+transport.register(SDataFrame, _reduce)
+transport.tell_loky()
