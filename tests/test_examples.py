@@ -1,0 +1,150 @@
+"""The examples do what their docstrings and their output say: each runs as people run it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import processes
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    """A namespace of its own, in which nothing is left at the end: nobody cleans up here."""
+    name = processes.new_namespace()
+    yield name
+    assert processes.files_of(name) == set()
+
+
+def command(name: str, *args: str) -> list[str]:
+    return [sys.executable, "-W", "error", str(EXAMPLES / name), *args]
+
+
+def environment(namespace: str) -> dict[str, str]:
+    return {**os.environ, "NUMPUSH_NAMESPACE": namespace, "COLUMNS": "100"}
+
+
+def run(namespace: str, name: str, *args: str) -> str:
+    """Run an example from a folder that is not the checkout; return what it printed."""
+    done = subprocess.run(
+        command(name, *args),
+        env=environment(namespace),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=2 * processes.LIMIT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A small file system of known contents, with names that are hard to take."""
+    for i in range(40):
+        folder = tmp_path / f"folder{i % 5}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"file{i}.txt").write_bytes(b"x" * (i * 100))
+    (tmp_path / "[bold]large.bin").write_bytes(bytes(123_456))
+    (tmp_path / "empty").write_text("")
+    (tmp_path / "größe.TXT").write_text("")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/not-utf8-\xff")).write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    os.utime(tmp_path / "folder0", (0, 0))  # 1970: the oldest
+    return tmp_path
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_filesystem_finds_what_is_there_and_both_ways_agree(
+    namespace: str, tree: Path, method: str
+) -> None:
+    text = run(namespace, "filesystem.py", str(tree), "--processes", "2", "--start-method", method)
+    assert f"50 entries below {tree}" in text  # the symlink is not followed
+    assert "skipped: none" in text
+    assert "both frames are equal" in text
+    for what in ("all of it", "the hand-off"):
+        assert re.search(
+            rf"^{what}: sharing is [\d.]+ times as (fast|slow) as pickling$", text, re.M
+        )
+    assert re.search(rf"\.txt +{100 * sum(range(40)):,} +41\b", text)
+    assert re.search(r"^ *largest .* 123,456 ", text, re.M)
+    assert "[bold]large.bin" in text
+    assert re.search(r"^ *oldest +2\d,\d{3}\.\d ", text, re.M)
+
+
+def test_filesystem_skips_and_counts_what_it_cannot_read(namespace: str, tree: Path) -> None:
+    fd = os.open(tree, os.O_RDONLY)
+    for _ in range(20):  # a path that no system call takes as a whole
+        os.mkdir("d" * 250, dir_fd=fd)
+        inner = os.open("d" * 250, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)
+    text = run(namespace, "filesystem.py", str(tree), "--processes", "2")
+    assert "skipped: 1 x File name too long" in text
+    assert "both frames are equal" in text
+
+
+def test_filesystem_of_nothing_says_so(namespace: str) -> None:
+    done = subprocess.run(
+        command("filesystem.py", "/nonexistent"),
+        env=environment(namespace),
+        capture_output=True,
+        text=True,
+        timeout=processes.LIMIT,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "nothing below /nonexistent" in done.stderr
+
+
+def test_ctrl_c_ends_filesystem_and_its_workers(namespace: str) -> None:
+    started = subprocess.Popen(
+        command("filesystem.py", "/usr"),
+        env=environment(namespace),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    time.sleep(1.5)
+    os.killpg(started.pid, signal.SIGINT)  # as a terminal does: to all of them
+    _, errors = started.communicate(timeout=processes.LIMIT)
+    assert started.returncode == 130
+    assert errors == "interrupted\n"
+    processes.eventually(lambda: not processes.files_of(namespace))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_shared_pandas_shows_what_the_workers_wrote(namespace: str, method: str) -> None:
+    text = run(namespace, "shared_pandas.py", "--workers", "3", "--start-method", method)
+    before, after = text.split("after:")
+    assert re.findall(r"^\d +(.*)$", before, re.M) == ["0         0         0     0"] * 4
+    rows = [re.findall(r"\d+", line) for line in after.splitlines() if re.match(r"\d ", line)]
+    pids = rows[0][1:4]
+    assert len(set(pids)) == 3
+    assert all(row[1:4] == pids for row in rows)
+    assert [row[4] for row in rows] == [*pids, "0"]
+    assert "every worker's process id is here" in text
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_locks_repairs_and_counts_exactly(namespace: str, method: str) -> None:
+    text = run(namespace, "locks.py", "--rounds", "2000", "--start-method", method)
+    debit, credit = re.search(r"holds the lock: debit (\d+), credit (\d+)", text).groups()
+    assert int(debit) == int(credit) + 1  # it was killed half-way
+    assert "repaired 1 time by the next holder" in text
+    assert "debit 10001, credit 10001, wanted 10001" in text
+    assert text.endswith("exact\n")
