@@ -1,0 +1,66 @@
+"""Run all benchmarks, one after the other, and write docs/benchmarks.md and its plot."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from harness import installed, machine, show
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
+SCRIPTS = ["handoff", "result", "creation", "attach", "locks", "importtime"]
+
+HEAD = """# Benchmarks
+
+Made by `make bench`, which runs every peer that is installed in the same round-robin; medians of
+{rounds} rounds. A ratio is to the row with 1.00. {machine}.
+Two cores of a shared virtual machine: trust the ratios, not the seconds.
+
+![Hand-off and result, by peer](benchmarks.svg)
+"""
+
+
+def main() -> None:
+    rounds = sys.argv[1] if len(sys.argv) > 1 else "7"
+    text = [HEAD.format(rounds=rounds, machine=machine())]
+    races: list[dict[str, Any]] = []
+    for name in SCRIPTS:
+        print(f"-- {name}", flush=True)
+        with tempfile.NamedTemporaryFile(suffix=".json") as file:
+            command = [sys.executable, str(HERE / f"{name}.py"), "--rounds", rounds]
+            subprocess.run([*command, "--json", file.name], check=True)
+            found = json.loads(Path(file.name).read_text())["races"]
+        text.append(f"## `python benchmarks/{name}.py`\n")
+        text += [show(race) + "\n" for race in found]
+        races += found
+    (DOCS / "benchmarks.md").write_text("\n".join(text))
+    if installed("matplotlib"):
+        plot([race for race in races if race["title"].startswith(("Hand-off", "A result"))])
+
+
+def plot(races: list[dict[str, Any]]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "numpush"
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(len(races), 1, figsize=(8, 2.1 * len(races)), layout="constrained")
+    for axis, race in zip(axes, races, strict=True):
+        rows = sorted(race["rows"], key=lambda row: -row["seconds"])
+        ours = ["#c44e52" if "numpush" in row["name"] else "#8c8c8c" for row in rows]
+        axis.barh([row["name"] for row in rows], [row["seconds"] * 1e3 for row in rows], color=ours)
+        axis.set_xscale("log")
+        axis.set_xlabel("ms")
+        axis.set_title(race["title"], fontsize=9)
+        axis.tick_params(labelsize=8)
+    figure.savefig(DOCS / "benchmarks.svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
