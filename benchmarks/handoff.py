@@ -62,8 +62,12 @@ def main() -> None:
         lambda: check(through_pool(tasks.look_frame, numpush.SDataFrame(frame)), frame_answer),
     )
 
-    in_hand.add("Pool, pickling", lambda: check(through_pool(tasks.look, data)))
-    frames.add("Pool, pickling", lambda: check(through_pool(tasks.look_frame, frame), frame_answer))
+    in_hand.add("Pool, pickling", lambda: check(through_pool(tasks.look, data)), slow=True)
+    frames.add(
+        "Pool, pickling",
+        lambda: check(through_pool(tasks.look_frame, frame), frame_answer),
+        slow=True,
+    )
 
     block = shared_memory.SharedMemory(create=True, size=data.nbytes)
     np.copyto(np.ndarray((n,), float, block.buf), data)

@@ -25,8 +25,8 @@ def look(array: Any) -> float:
 
 
 def look_frame(frame: Any) -> float:
-    """Read elements all over the first column."""
-    return float(frame.iloc[:, 0].to_numpy()[::STEP].sum())
+    """Read elements all over the first column: a view of the frame, without a copy."""
+    return float(frame.to_numpy()[::STEP, 0].sum())
 
 
 def look_by_name(args: tuple[str, int]) -> float:

@@ -94,19 +94,23 @@ class Watch:
         ------
         Whatever `changed` does.
         """
+        manager = self._seen[0]
+        if not self.is_unchanged():
+            self.changed(manager)
+        return self._seen[0]
+
+    def is_unchanged(self) -> bool:
+        """Whether the manager and its labels are the objects that they were, with those names."""
         manager, blocks, columns, index, columns_name, index_name, is_flat = self._seen
         axes = manager.axes
-        if (
+        return (
             manager.blocks is blocks
             and axes[0] is columns
             and axes[1] is index
             and columns._name is columns_name
             and index._name is index_name
             and (is_flat or self.find_names() is None)
-        ):
-            return manager
-        self.changed(manager)
-        return self._seen[0]
+        )
 
     def changed(self, manager: Any) -> None:
         """Put things right, and `watch` again. For the subclass."""

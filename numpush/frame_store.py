@@ -1,7 +1,7 @@
 """A frame's segment in this process: its memory, what it was rebuilt to, and windows on its rows.
 
     Memory  one per segment and mode, as long as anything lies over it: who derived what from it
-    Store   one per Memory while there is an SDataFrame: the rebuilt frame. Never changes
+    Store   one per Memory: the rebuilt frame. Never changes
     Window  a range of its rows, which SDataFrames show; hands out the block manager that they read
 
 (1) Every array over the segment has a Memory at the end of its base chain, so Memory lives exactly
@@ -9,7 +9,9 @@
     that was derived from the segment in this process: also when the last SDataFrame is gone.
 (2) The memory of a manager that is handed out is anchored (`_managers.share_manager`): pandas never
     takes a derived frame for its sole owner, so it copies before it writes.
-(3) The structure is constant. A Window's manager is as it was made, or somebody wrote to it behind
+(3) An SDataFrame holds the token of the mapping; its store does not, so that it can be kept when all
+    of them are gone (frame_keeper.py). What was derived then holds the token by its Memory.
+(4) The structure is constant. A Window's manager is as it was made, or somebody wrote to it behind
     our back; the next to ask for it puts that right, or raises.
 """
 
@@ -24,7 +26,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from . import _managers, blocks, frame_recipe
+from . import _managers, blocks
+from .frame_keeper import StoreKeeper
 from .frame_layout import refuse_names, refuse_swapped
 from .layout import Schema, SchemaError, describe, rebuild
 from .shm import process
@@ -45,23 +48,17 @@ class Memory(np.ndarray[Any, np.dtype[np.uint8]]):
     references: list[Any]  #: pandas' counters of references, one per block of the frame
     own: weakref.WeakSet[Any]  #: blocks that refer to it and are ours: those of windows
     store: weakref.ref[Store] | None
+    token: Any  #: what keeps the mapping, where no SDataFrame does; rule (3)
 
     @classmethod
-    def over(cls, token: Any, mode: str) -> Memory:
-        buf = blocks.view(token, mode)
+    def over(cls, mapping: Mapping) -> Memory:
+        buf = blocks.view(mapping.buffer(), mapping.mode)
         self = np.ndarray.__new__(cls, (len(buf),), np.uint8, buf)
+        self.token = None
         self.references = []
         self.own = weakref.WeakSet()
         self.store = None
         return self
-
-    def cut(self, raw: list[Raw]) -> list[Raw]:
-        """Give the same ranges as *raw*, but such that they keep this object."""
-        base = self.__array_interface__["data"][0]
-        starts = [each.__array_interface__["data"][0] - base for each in raw]
-        return [
-            self[start : start + each.nbytes].view(np.ndarray) for start, each in zip(starts, raw)
-        ]
 
 
 _memories: weakref.WeakValueDictionary[tuple[str, int, str], Memory] = weakref.WeakValueDictionary()
@@ -74,6 +71,8 @@ class Store:
     Attributes
     ----------
     manager : the block manager of the whole. Never handed out.
+    root : ndarray
+        All of the memory: what each array over it has as its base.
     lock : RLock
         Held during a write, for the threads of this process.
     """
@@ -84,17 +83,13 @@ class Store:
         key = segment.name, segment.identity, mode
         memory = _memories.get(key)
         if memory is None:
-            memory = Memory.over(token, mode)
+            memory = Memory.over(segment.mappings[mode])
         self.segment = segment
         self.mode = mode
         self.memory = memory
-        recipe = frame_recipe.find(key[:2])
-        if recipe is not None:
-            frame = recipe.rebuild(memory)
-        else:
-            schema, raw = found or blocks.read(segment, token, mode)
-            frame = _rebuild(segment, schema, memory.cut(raw))
-            frame_recipe.learn(key[:2], schema, len(raw), memory, frame)
+        self.root = memory.view(np.ndarray)
+        schema, raw = found or blocks.read(segment, token, mode)
+        frame = _rebuild(segment, schema, self._cut(raw))
         self.manager = _managers.manager_of(frame)
         _managers.share_manager(self.manager, memory.references)
         memory.own.update(_managers.blocks_of(self.manager))
@@ -108,6 +103,12 @@ class Store:
         memory.store = weakref.ref(self)
         _memories[key] = memory
         _stores.add(self)
+
+    def _cut(self, raw: list[Raw]) -> list[Raw]:
+        """Give the same ranges as *raw*, but over the root."""
+        start = self.root.__array_interface__["data"][0]
+        offsets = [each.__array_interface__["data"][0] - start for each in raw]
+        return [self.root[at : at + each.nbytes] for at, each in zip(offsets, raw)]
 
     def mapping(self) -> Mapping:
         """Return the mapping that the arrays lie in."""
@@ -144,7 +145,7 @@ class Window(_managers.Watch):
         self.watch(manager)
 
     def changed(self, manager: Any) -> None:
-        """Undo or adopt what was done to the manager behind our back; rule (3).
+        """Undo or adopt what was done to the manager behind our back; rule (4).
 
         Raises
         ------
@@ -173,8 +174,8 @@ class Window(_managers.Watch):
         return self.stop - self.start
 
 
-def create_store(frame: pd.DataFrame, name: str | None, reserve: bool) -> Store:
-    """Put a frame into a new segment, by one copy.
+def create_store(frame: pd.DataFrame, name: str | None, reserve: bool) -> tuple[Store, Any]:
+    """Put a frame into a new segment, by one copy. Return its store, and the token to hold.
 
     Raises
     ------
@@ -183,13 +184,16 @@ def create_store(frame: pd.DataFrame, name: str | None, reserve: bool) -> Store:
     """
     schema, buffers = describe(frame)
     segment, token, raw = blocks.store(schema, buffers, name=name, reserve=reserve)
-    return Store(segment, token, "rw", (schema, raw))
+    return _make_store(segment, token, "rw", (schema, raw)), token
 
 
-def open_store(name: str, mode: str, identity: int, sender: int) -> Store:
-    """Attach to the segment of a handle. A known one costs a call into C and a look-up."""
+def open_store(name: str, mode: str, identity: int, sender: int) -> tuple[Store, Any]:
+    """Attach to the segment of a handle; return its store, and the token to hold.
+
+    A known one costs a call into C and a look-up.
+    """
     segment, token = process.attach(name, mode, identity=identity, sender=sender)
-    return store_of(segment, token, mode)
+    return store_of(segment, token, mode), token
 
 
 def store_of(segment: Segment, token: Any, mode: str) -> Store:
@@ -198,7 +202,17 @@ def store_of(segment: Segment, token: Any, mode: str) -> Store:
     known = None if memory is None or memory.store is None else memory.store()
     if known is not None:
         return known
-    return Store(segment, token, mode)
+    return _make_store(segment, token, mode)
+
+
+def _make_store(segment: Segment, token: Any, mode: str, *found: tuple[Schema, list[Raw]]) -> Store:
+    store = Store(segment, token, mode, *found)
+    keeper = None if store.memory.token is not None or store.attrs else StoreKeeper(store)
+    if keeper is not None and keeper.is_complete():
+        store.mapping().keeper = keeper
+    else:
+        store.memory.token = token
+    return store
 
 
 def _rebuild(segment: Segment, schema: Schema, raw: list[Raw]) -> pd.DataFrame:

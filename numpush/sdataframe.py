@@ -79,9 +79,10 @@ class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]
     [2, 1]
     """
 
-    _internal_names: ClassVar[list[str]] = [*_managers.internal_names(), "_window"]
+    _internal_names: ClassVar[list[str]] = [*_managers.internal_names(), "_token", "_window"]
     _internal_names_set: ClassVar[set[str]] = set(_internal_names)
     _window: Window
+    _token: Any
 
     def __init__(
         self,
@@ -99,20 +100,21 @@ class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]
         else:
             # Everything is copied once, into the segment; not before.
             frame = pd.DataFrame(data, index, columns, dtype, copy=bool(copy))
-        store = create_store(frame, name, reserve)
-        self._show(store.window(0, store.n_rows))
+        store, token = create_store(frame, name, reserve)
+        self._show(store.window(0, store.n_rows), token)
 
-    def _show(self, window: Window) -> None:
-        """Be a frame over *window*. Instead of DataFrame.__init__."""
+    def _show(self, window: Window, token: Any) -> None:
+        """Be a frame over *window*, keeping its mapping. Instead of DataFrame.__init__."""
         store = window.store
         object.__setattr__(self, "_window", window)
+        object.__setattr__(self, "_token", token)
         object.__setattr__(self, "_attrs", FixedAttrs(store.attrs))
         _managers.init_frame(self, store.has_unique_labels)
 
     @classmethod
-    def _over(cls, window: Window) -> SDataFrame:
+    def _over(cls, window: Window, token: Any) -> SDataFrame:
         self = cls.__new__(cls)
-        self._show(window)
+        self._show(window, token)
         return self
 
     # -- where it lies
@@ -166,7 +168,7 @@ class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]
         start = window.start
         for i in range(count):
             stop = start + size + (i < more)
-            parts.append(SDataFrame._over(window.store.window(start, stop)))
+            parts.append(SDataFrame._over(window.store.window(start, stop), self._token))
             start = stop
         return parts
 
@@ -298,12 +300,12 @@ def attach_frame(handle: FrameHandle, sender: int = 0) -> SDataFrame:
 
 
 def _receive(name: str, identity: int, sender: int, mode: str, start: int, stop: int) -> SDataFrame:
-    store = open_store(name, mode, identity, sender)
+    store, token = open_store(name, mode, identity, sender)
     if not (type(start) is type(stop) is int and 0 <= start <= stop <= store.n_rows):
         raise SegmentDamaged(
             f"segment {name!r}: rows {start}:{stop} of a frame with {store.n_rows}", name
         )
-    return SDataFrame._over(store.window(start, stop))
+    return SDataFrame._over(store.window(start, stop), token)
 
 
 def _reduce(sdf: SDataFrame) -> tuple[Any, ...]:
@@ -335,7 +337,7 @@ def _reduce_to_values(sdf: SDataFrame) -> tuple[Any, ...]:
 def from_segment(segment: Segment, token: Any, mode: str) -> SDataFrame:
     """Make the whole frame that a segment holds, from its description."""
     store = store_of(segment, token, mode)
-    return SDataFrame._over(store.window(0, store.n_rows))
+    return SDataFrame._over(store.window(0, store.n_rows), token)
 
 
 transport.register(SDataFrame, _reduce)

@@ -6,7 +6,8 @@ go. So no sequence of closing and deleting leaves an array without memory.
 
 A segment without views here is left (its slot is freed) but stays mapped for a while, *idle*: the
 next handle to it, or to another segment in the same file, finds page tables that are filled. The
-last user of all frees the pages, so idle mappings hold address space and no memory.
+last user of all frees the pages, so idle mappings hold address space and no memory. A *keeper* may
+have objects over the mapping meanwhile, for the next handle to the same object; they hold no token.
 
 (1) `_lock` guards every dict here. A finalizer (inside a garbage collection) or a signal handler may
     run in the middle of it and use arrays: so it is re-entrant, and each change of the tables is one
@@ -23,6 +24,7 @@ import atexit
 import bisect
 import contextlib
 import errno
+import functools
 import os
 import sys
 import threading
@@ -298,7 +300,7 @@ def _token(mapping: Mapping) -> Any:
     found = ref() if isinstance(ref, weakref.ref) else None
     if found is None:
         found = _map.buffer(mapping.address, mapping.size)
-        mapping.token = weakref.ref(found, lambda dead: _on_death(mapping, dead))
+        mapping.token = weakref.ref(found, functools.partial(_on_death, mapping))
         if ref is None:  # else the death of its last one is still to be dealt with
             _mappings[mapping.address] = mapping
             bisect.insort(_addresses, mapping.address)
@@ -323,6 +325,11 @@ def locate(address: int) -> Mapping | None:
 def _retire(mapping: Mapping, dead: object) -> None:
     if mapping.token is not dead:
         return  # there are views again
+    keeper = mapping.keeper
+    if keeper is not None and keeper.is_used():
+        mapping.keeper = None
+        keeper.hold(_token(mapping))
+        return
     mapping.token = None
     i = bisect.bisect_left(_addresses, mapping.address)
     while _addresses[i] != mapping.address:  # a signal handler came between
@@ -336,8 +343,12 @@ def _retire(mapping: Mapping, dead: object) -> None:
 
 
 def _leave_if_unused(segment: Segment) -> None:
-    if segment.node and all(mapping.token is None for mapping in segment.mappings.values()):
-        _leave(segment)
+    if not segment.node:
+        return
+    for mapping in segment.mappings.values():
+        if mapping.token is not None:
+            return
+    _leave(segment)
 
 
 def _leave(segment: Segment) -> None:
@@ -345,9 +356,12 @@ def _leave(segment: Segment) -> None:
     keep_warm = warm.is_worth_keeping(segment)
     last = segment.leave(keep_warm=keep_warm)
     # A worker leaves with each task that is done: one look a second is enough.
-    if not last and time.monotonic() - segment.looked_at > _LOOK_EVERY and segment.evict_dead():
+    is_time = time.monotonic() - segment.looked_at > _LOOK_EVERY
+    if not last and is_time and segment.evict_dead():
         last, keep_warm = True, False
     if last:
+        for mapping in segment.mappings.values():
+            mapping.keeper = None
         kept = keep_warm and segment.state == _seg.WARM
         if _segments.get(segment.name) is segment:
             del _segments[segment.name]
@@ -357,7 +371,8 @@ def _leave(segment: Segment) -> None:
             segment.unmap()
             return
     _idle[segment.inode] = segment
-    _trim_idle(_N_IDLE)
+    if is_time or len(_idle) > _N_IDLE:
+        _trim_idle(_N_IDLE)
 
 
 def _trim_idle(n: int) -> None:

@@ -23,6 +23,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
+from typing import Protocol
 
 from ..ffi import Ref
 from ..ffi import map as _map
@@ -48,10 +49,20 @@ def _round_up(n: int, to: int = PAGE) -> int:
     return -(-n // to) * to
 
 
+class Keeper(Protocol):
+    """What is kept over a mapping without holding it: objects that are slow to make again."""
+
+    def is_used(self) -> bool:
+        """Whether anything beside the keeper refers to the mapping's memory."""
+
+    def hold(self, token: object) -> None:
+        """Have the memory that is used hold *token*, and keep it no longer."""
+
+
 class Mapping:
     """The data of one segment in this process, in one mode."""
 
-    __slots__ = ("address", "is_hot", "mode", "segment", "size", "token")
+    __slots__ = ("address", "is_hot", "keeper", "mode", "segment", "size", "token")
 
     def __init__(self, segment: Segment, mode: str, address: int, size: int) -> None:
         self.segment = segment
@@ -61,8 +72,15 @@ class Mapping:
         self.is_hot = False  #: its page tables are filled: all of it was written through it
         #: weak reference to the buffer that the live views share; process.py sets and clears it
         self.token: object | None = None
+        #: goes before what it refers to: with the mapping, or when its segment becomes another
+        self.keeper: Keeper | None = None
+
+    def buffer(self) -> object:
+        """Return its memory, as a buffer that keeps nothing: for the keeper."""
+        return _map.buffer(self.address, self.size)
 
     def unmap(self) -> None:
+        self.keeper = None
         _map.unmap(self.address, self.size)
         self.address = 0
 
@@ -115,6 +133,7 @@ class Segment:
         self.mappings = {mode: old.mappings[mode] for mode in old.mappings}
         for mapping in self.mappings.values():
             mapping.segment = self
+            mapping.keeper = None
         old.mappings = {}
 
     # -- create
