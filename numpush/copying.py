@@ -2,16 +2,16 @@
 
 Into pages that were touched before (a warm segment), the mapping is written by a few threads; where
 this process has not touched them, MADV_POPULATE_WRITE fills the page tables first. Into fresh pages,
-one thread writes the file: pwrite faults nothing in and clears no page that it fills, and beat one
-or two threads through the mapping, with MADV_POPULATE_WRITE or without. Pwrite and the mapping at
-once came out between 13% faster and 12% slower: not worth a second way yet. benchmarks/creation.py
-shows each of them.
+one thread writes the file, which faults nothing in and clears no page that it fills, and the others
+write the mapping meanwhile: writers of one file wait for each other, so more of them bring nothing.
+benchmarks/creation.py shows each of these ways.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,6 +22,7 @@ from .ffi import map as _map
 from .shm.header import PAGE
 
 Array = NDArray[Any]
+Piece = tuple[Array, Array]  # target, source
 
 __all__ = ["copy_all", "write_all"]
 
@@ -30,7 +31,7 @@ _N_THREADS = min(4, os.cpu_count() or 1)
 _THREADS_FROM = 8 << 20  #: below, starting threads costs more than they save
 
 
-def _pieces(pairs: Iterable[tuple[Array, Array]]) -> Iterator[tuple[Array, Array]]:
+def _pieces(pairs: Iterable[Piece]) -> Iterator[Piece]:
     """Split pairs along their first axis into pieces of about _PIECE bytes."""
     for target, source in pairs:
         if target.nbytes <= _PIECE or target.ndim == 0:
@@ -43,26 +44,50 @@ def _pieces(pairs: Iterable[tuple[Array, Array]]) -> Iterator[tuple[Array, Array
                 yield from _pieces([(target[i : i + step], source[i : i + step])])
 
 
-def copy_all(pairs: list[tuple[Array, Array]], *, populate: bool = False) -> None:
+def _share_out(pieces: Iterator[Piece], ways: Sequence[Callable[[Piece], None]]) -> None:
+    """Have one thread for each of *ways* take pieces until none is left."""
+    lock = threading.Lock()
+
+    def work(copy: Callable[[Piece], None]) -> None:
+        while True:
+            with lock:
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            copy(piece)
+
+    with ThreadPoolExecutor(len(ways)) as threads:
+        futures = [threads.submit(work, copy) for copy in ways]
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            with lock:
+                pieces = iter(())  # an error, or Ctrl-C, ends the others
+
+
+def _is_small(pairs: list[Piece]) -> bool:
+    return sum(target.nbytes for target, _ in pairs) < _THREADS_FROM or _N_THREADS == 1
+
+
+def copy_all(pairs: list[Piece], *, populate: bool = False) -> None:
     """Copy each (target, source) pair, of equal shape and dtype, through the mapping.
 
     *populate* has the kernel fill the page tables piece by piece, in fewer faults.
     """
     copy = _populate_and_copy if populate else _copy
-    if sum(target.nbytes for target, _ in pairs) < _THREADS_FROM or _N_THREADS == 1:
+    if _is_small(pairs):
         for piece in _pieces(pairs):
             copy(piece)
-        return
-    with ThreadPoolExecutor(_N_THREADS) as threads:
-        for _ in threads.map(copy, _pieces(pairs)):
-            pass
+    else:
+        _share_out(_pieces(pairs), [copy] * _N_THREADS)
 
 
-def _copy(piece: tuple[Array, Array]) -> None:
+def _copy(piece: Piece) -> None:
     np.copyto(*piece)
 
 
-def _populate_and_copy(piece: tuple[Array, Array]) -> None:
+def _populate_and_copy(piece: Piece) -> None:
     target = piece[0]
     if target.flags.c_contiguous:
         address = target.__array_interface__["data"][0]
@@ -71,14 +96,22 @@ def _populate_and_copy(piece: tuple[Array, Array]) -> None:
     np.copyto(*piece)
 
 
-def write_all(fd: int, start: int, base: int, pairs: list[tuple[Array, Array]]) -> None:
-    """Write each source to where its target lies in the file *fd*.
+def write_all(fd: int, start: int, base: int, pairs: list[Piece]) -> None:
+    """Copy each source to its target, which lies in fresh pages of the file *fd*.
 
     *base* is the address that byte *start* of the file is mapped at. Targets are contiguous.
     """
-    for target, source in _pieces(pairs):
+
+    def write(piece: Piece) -> None:
+        target, source = piece
         data = np.ascontiguousarray(source).reshape(-1).view(np.uint8).data
         offset = start + target.__array_interface__["data"][0] - base
         while data:
             n = os.pwrite(fd, data, offset)
             data, offset = data[n:], offset + n
+
+    if _is_small(pairs):
+        for piece in _pieces(pairs):
+            write(piece)
+    else:
+        _share_out(_pieces(pairs), [write] + [_copy] * (_N_THREADS - 1))
