@@ -159,6 +159,45 @@ def categorical_dtype(categories: pd.Index, ordered: bool) -> pd.CategoricalDtyp
     return dtype
 
 
+def make_interval(left: Any, right: Any, closed: str) -> Any:
+    """Make an interval array over its two sides, which are of one dtype.
+
+    Why: the public constructors copy the right side where both lie in one segment (they look for a
+    common base), so what is written to it would be lost; and they compare all sides, O(n).
+    """
+    dtype = _pd.IntervalDtype(left.dtype, closed)
+    return _pd.arrays.IntervalArray._simple_new(left, right, dtype=dtype)
+
+
+def make_interval_index(array: Any, name: Any) -> Any:
+    """Make an IntervalIndex over an interval array.
+
+    Why: the public constructor makes another array first, and copies its right side as above.
+    """
+    return _pd.IntervalIndex._simple_new(array, name=name)
+
+
+def make_sparse(
+    values: Array, dtype: Any, n_rows: int, places: tuple[Array, ...], validate: bool
+) -> Any:
+    """Make a sparse array over its values and their places.
+
+    Why: the classes of the indexes have no public name, and the public constructor looks at all
+    values again.
+
+    Parameters
+    ----------
+    places : (positions,) or (starts, lengths), int32
+        For the index of kind "integer" and "block".
+    """
+    sparse = import_module("pandas._libs.sparse")
+    if len(places) == 1:
+        index = sparse.IntIndex(n_rows, places[0], check_integrity=validate)
+    else:
+        index = sparse.BlockIndex(n_rows, *places)
+    return _pd.arrays.SparseArray._simple_new(values, index, dtype)
+
+
 def string_classes() -> tuple[type, ...]:
     """Give the classes of string arrays, for dispatch; pyarrow need not be there.
 
@@ -205,3 +244,11 @@ def make_strings(values: Any, storage: str, missing: str) -> Any:
     if storage == "python":
         return values
     return _pd.StringDtype("pyarrow_numpy").construct_array_type()(values)
+
+
+def register_arrow_types() -> None:
+    """Have pyarrow know pandas' own types (period, interval) when it reads a file.
+
+    Why: pandas' readers import this module for that; nothing public does.
+    """
+    import_module("pandas.core.arrays.arrow.extension_types")

@@ -5,6 +5,11 @@ its argument and copies no bulk data: the caller allocates each `Buffer`'s bytes
 them and runs `Buffer.copies`. `rebuild` gives an object over those bytes, without a copy where the
 dtype allows. Importing this package loads NumPy and msgpack; pandas and pyarrow load when an
 object of theirs is met.
+
+It handles every dtype and index of pandas: NumPy's, datetimes with and without a zone, masked,
+categorical, period, interval, sparse, strings, Arrow of any depth (no unions, no extension types of
+one's own), and objects: strings and scalars as such, anything else as a pickle, where both `describe`
+and `rebuild` are told to allow it.
 """
 
 from .buffer import ALIGNMENT, Buffer

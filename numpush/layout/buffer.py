@@ -53,6 +53,14 @@ class Buffer:
         """Make a buffer that holds one array in C order."""
         return cls(source.shape, source.dtype, [(..., source)], source.nbytes)
 
+    def source(self) -> Array | None:
+        """Give the one dense array that holds just what the range is to hold, if there is one."""
+        if len(self._pieces) != 1:
+            return None
+        _, source = self._pieces[0]
+        is_all = source.nbytes == self.nbytes and source.flags.c_contiguous
+        return source if is_all else None
+
     def copies(self, dest: NDArray[np.uint8]) -> list[tuple[Array, Array]]:
         """Pair each piece with its place in `dest`; copies nothing.
 
@@ -98,17 +106,23 @@ class Sink:
         What is being described, for messages: "column 'x'".
     expression : str
         How a user would write that: "df['x']".
+    keep_blocks : bool
+        Describe the blocks of a frame as they are, instead of one for each dtype.
     inline : bool
         True while labels are described: what is small then goes into the schema.
+    allow_pickle : bool
+        Whether objects that have no other layout may be pickled.
     """
 
-    __slots__ = ("buffers", "expression", "inline", "where")
+    __slots__ = ("allow_pickle", "buffers", "expression", "inline", "keep_blocks", "where")
 
     def __init__(self) -> None:
         self.buffers: list[Buffer] = []
         self.where = "the object"
         self.expression = "obj"
         self.inline = False
+        self.allow_pickle = False
+        self.keep_blocks = False
 
     def put(self, buffer: Buffer) -> int:
         """Add a buffer; gives its index for the schema."""

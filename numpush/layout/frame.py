@@ -8,6 +8,7 @@ two, and "name".
 (1) The columns of one NumPy dtype are one C-ordered (columns, rows) block, whatever blocks the
     frame described had, in the order of their positions; blocks stand in the order of their first
     column. So equal frames have equal schemas, which do not grow with the number of columns.
+    With `keep_blocks` they are described as they are, or row by row where that saves a copy.
 (2) The frame described is not touched: its blocks are gathered by the copies that fill the buffer.
 (3) What is rebuilt is a plain pandas object, whatever subclass was described.
 """
@@ -37,22 +38,31 @@ from .scalar import decode_label, decode_value, encode_value
 from .schema import Node, SchemaError, found, read_bool, read_int, read_list, read_node
 from .source import Source
 
+#: A block with gaps of up to so many columns is described column by column, if blocks are kept.
+MAX_SPLIT = 16
+
 
 def describe_frame(frame: pd.DataFrame, sink: Sink) -> Node:
     """Describe a DataFrame; rules (1) and (2)."""
     n_rows, n_columns = frame.shape
     blocks, arrays = _pandas.read_blocks(frame)
     columns = frame.columns
-    groups: dict[np.dtype[Any], list[tuple[Array, Positions]]] = {}
+    groups: dict[Any, list[tuple[Array, Positions]]] = {}
     for values, positions in blocks:
         if values.dtype == object:
             arrays.extend((int(at), values[row]) for row, at in enumerate(positions))
         elif values.dtype.kind in PANDAS_KINDS:
-            groups.setdefault(values.dtype, []).append((values, positions))
+            if not sink.keep_blocks:
+                groups.setdefault(values.dtype, []).append((values, positions))
+            elif values.flags.c_contiguous or len(values) > MAX_SPLIT:
+                groups[len(groups)] = [(values, positions)]
+            else:  # every second row, say, of what was a block
+                for row in range(len(values)):
+                    groups[len(groups)] = [(values[row : row + 1], positions[row : row + 1])]
         else:
             _name_column(columns, int(positions[0]), sink)
             raise sink.refuse(values.dtype, "that has no layout")
-    placed = [(_join_positions(parts), dtype, parts) for dtype, parts in groups.items()]
+    placed = [(_join_positions(parts), parts[0][0].dtype, parts) for parts in groups.values()]
     placed.sort(key=lambda item: int(item[0].min()))
     node: Node = {
         "kind": "frame",

@@ -3,8 +3,6 @@
 "range": {"start", "stop", "step"}.
 "index": {"values": array node}, with "freq" if it has one; its class follows from the dtype.
 "multi": {"levels": [index nodes], "codes": [references], "types": [dtype codes], "rows"}.
-"labels": an array node; object labels that are not all strings, as msgpack (see scalar.py).
-
 Each index has its "name" unless it is None; a MultiIndex's names are its levels'.
 
 Labels (of columns, categories and levels) are described with `Sink.inline` on: small ones stand in
@@ -22,13 +20,12 @@ from .. import _pandas
 from .buffer import Array, Sink
 from .datetimes import check_unit, decode_freq, encode_freq
 from .dtype import decode_dtype, encode_dtype
+from .objects import describe_object_labels, describe_objects
 from .registry import build, describe_node, register_kind, register_type
-from .scalar import decode_label, decode_labels, encode_labels, encode_value
-from .schema import Node, SchemaError, found, read_int, read_list, read_shape
+from .scalar import decode_label, encode_value
+from .schema import Node, SchemaError, found, read_int, read_list, read_node, read_shape
 from .source import Source
-from .strings import describe_text, find_foreign
 
-_BYTE = np.dtype(np.uint8)
 #: NumPy dtypes that pandas has indexes and columns of.
 PANDAS_KINDS = "biufcmM"
 
@@ -36,7 +33,7 @@ PANDAS_KINDS = "biufcmM"
 def describe_values(values: Any, sink: Sink) -> Node:
     """Describe the values of a column, Series or index: an ndarray or an extension array."""
     if type(values) is pd.arrays.NumpyExtensionArray:
-        values = values.to_numpy()
+        values = np.asarray(values)  # to_numpy of 2.2 compares objects, which may refuse
     if not isinstance(values, np.ndarray):
         return describe_node(values, sink)
     if values.dtype == object:
@@ -44,15 +41,6 @@ def describe_values(values: Any, sink: Sink) -> Node:
     if values.dtype.kind not in PANDAS_KINDS:
         raise sink.refuse(values.dtype, "that has no layout")
     return describe_node(values, sink)
-
-
-def describe_objects(values: Array, sink: Sink) -> Node:
-    """Describe an object column whose values are all strings or missing."""
-    items = values.tolist()
-    foreign = find_foreign(items)
-    if foreign is not None:
-        raise sink.refuse("object", f"holding {foreign}")
-    return describe_text(items, sink)
 
 
 def build_values(value: object, source: Source, n_rows: int, what: str) -> Any:
@@ -125,45 +113,33 @@ def rebuild_range(node: Node, source: Source) -> pd.RangeIndex:
 
 def describe_index(index: pd.Index, sink: Sink) -> Node:
     """Describe a flat index of any dtype."""
-    values = index.array
     if index.dtype == object:
-        items = list(values)
-        if find_foreign(items) is not None:
-            return _named({"kind": "index", "values": _describe_mixed(items, sink)}, index, sink)
-    node = {"kind": "index", "values": describe_values(values, sink)}
+        values = describe_object_labels(np.asarray(index), sink)
+    else:
+        values = describe_values(index.array, sink)
+    node = {"kind": "index", "values": values}
     freq = getattr(index, "freq", None)
-    if freq is not None:
+    if freq is not None and not isinstance(index, pd.PeriodIndex):  # there the dtype has it
         node["freq"] = encode_freq(freq, sink)
     return _named(node, index, sink)
 
 
-def _describe_mixed(items: list[Any], sink: Sink) -> Node:
-    packed = np.frombuffer(encode_labels(items, sink.where), _BYTE)
-    return {"kind": "labels", "rows": len(items), "data": sink.put_array(packed)}
-
-
-def rebuild_labels(node: Node, source: Source) -> Array:
-    """Build the object array of mixed labels; each process has its own."""
-    items = decode_labels(source.take(node.get("data"), "'data'").tobytes())
-    if len(items) != read_int(node, "rows"):
-        raise SchemaError(
-            f"schema 'rows': {found(node['rows'])}, {len(items)} labels in the buffer"
-        )
-    result = np.empty(len(items), object)
-    for row, item in enumerate(items):  # not [:]: tuples would be taken for rows
-        result[row] = item
-    return result
-
-
 def rebuild_index(node: Node, source: Source) -> pd.Index:
     """Build a flat index over its values; no copy."""
-    values = build(node.get("values"), source, ("array",), "'values'")
+    inner = read_node(node.get("values"), "'values'")
+    if inner.get("kind") == "values":
+        raise SchemaError("schema 'values': hashable labels wanted, 'values' found")
+    values = build(inner, source, ("array",), "'values'")
     if isinstance(values, np.ndarray) and values.dtype != object:
         check_pandas_dtype(values.dtype)
     if values.ndim != 1:
         raise SchemaError(f"schema 'values': 1-D values wanted, {values.shape} found")
     name = decode_label(node.get("name"))
-    index: Any = pd.Index(values, dtype=values.dtype, copy=False, name=name)
+    index: Any
+    if isinstance(values, pd.arrays.IntervalArray):
+        index = _pandas.make_interval_index(values, name)
+    else:
+        index = pd.Index(values, dtype=values.dtype, copy=False, name=name)
     if node.get("freq") is not None:
         _set_freq(index, node["freq"], source.validate)
     result: pd.Index = index
@@ -225,9 +201,11 @@ def rebuild_multi(node: Node, source: Source) -> pd.MultiIndex:
 
 register_type(pd.RangeIndex, describe_range)
 register_type(pd.MultiIndex, describe_multi)
-for _cls in (pd.Index, pd.DatetimeIndex, pd.TimedeltaIndex, pd.CategoricalIndex):
+for _cls in (
+    *(pd.Index, pd.DatetimeIndex, pd.TimedeltaIndex, pd.CategoricalIndex),
+    *(pd.PeriodIndex, pd.IntervalIndex),
+):
     register_type(_cls, describe_index)
 register_kind("range", "index", rebuild_range)
 register_kind("index", "index", rebuild_index)
 register_kind("multi", "index", rebuild_multi)
-register_kind("labels", "array", rebuild_labels)

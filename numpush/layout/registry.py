@@ -8,6 +8,7 @@ that it is imported when its library is first met. That is all that a new family
     pyarrow is imported inside functions only.
 (2) `rebuild` gives an object or raises SchemaError (or an ImportError that names the extra),
     whatever the schema holds.
+(3) No pickle is made or read but in objects.py, and there only when the caller allows it.
 """
 
 from __future__ import annotations
@@ -29,9 +30,12 @@ Rebuilder = Callable[[Node, Source], Any]
 #: Library -> modules here that handle its types, imported when it is first met.
 FAMILIES = {
     "numpy": ("array",),
-    "pandas": ("datetimes", "masked", "categorical", "strings", "arrow", "index", "frame"),
+    "pandas": (
+        *("datetimes", "masked", "categorical", "strings", "arrow", "period", "interval"),
+        *("sparse", "objects", "index", "frame"),
+    ),
 }
-#: Nodes inside nodes: frame > index > level > categories > values is five.
+#: Nodes inside nodes: frame > index > level > categories > interval > values is six.
 MAX_DEPTH = 12
 
 _describers: dict[type, Describer] = {}
@@ -59,7 +63,9 @@ def register_kind(kind: str, group: str, rebuilder: Rebuilder) -> None:
     _rebuilders[kind] = (group, rebuilder)
 
 
-def describe(obj: object) -> tuple[Schema, list[Buffer]]:
+def describe(
+    obj: object, *, keep_blocks: bool = False, allow_pickle: bool = False
+) -> tuple[Schema, list[Buffer]]:
     """Describe an object: a small schema, and the buffers that hold its data.
 
     Copies no fixed-width data and never changes `obj`. Strings held as Python objects are encoded
@@ -69,6 +75,12 @@ def describe(obj: object) -> tuple[Schema, list[Buffer]]:
     ----------
     obj : ndarray, DataFrame, Series, Index or extension array
         A subclass of these is described as its base.
+    keep_blocks : bool
+        Describe the blocks of a frame as they are, so that those which lie in a segment already
+        need no copy. By default the columns of one dtype become one block.
+    allow_pickle : bool
+        Pickle object columns and labels whose cells have no layout, instead of refusing them. For
+        what stays between processes of one user on one host: nobody else should read it.
 
     Returns
     -------
@@ -79,9 +91,12 @@ def describe(obj: object) -> tuple[Schema, list[Buffer]]:
 
     Raises
     ------
-    TypeError : `obj` or a part of it has no layout. Names the column, the dtype and the remedy.
+    TypeError : `obj` or a part of it has no layout (and is not to be pickled, or cannot be). Names
+        the column, the dtype and the remedy.
     """
     sink = Sink()
+    sink.allow_pickle = allow_pickle
+    sink.keep_blocks = keep_blocks
     node = describe_node(obj, sink)
     node["v"] = VERSION
     return node, sink.buffers
@@ -118,7 +133,13 @@ def _load(library: str) -> None:
         _loaded.add(library)  # last: a failed import is tried again
 
 
-def rebuild(schema: Schema, buffers: list[NDArray[np.uint8]], *, validate: bool = False) -> Any:
+def rebuild(
+    schema: Schema,
+    buffers: list[NDArray[np.uint8]],
+    *,
+    validate: bool = False,
+    allow_pickle: bool = False,
+) -> Any:
     """Build the object that a schema describes over the given buffers.
 
     No copy of fixed-width and Arrow data; strings kept as Python objects are decoded, O(n), into
@@ -133,6 +154,9 @@ def rebuild(schema: Schema, buffers: list[NDArray[np.uint8]], *, validate: bool 
         Check also what takes O(n): categorical and MultiIndex codes, Arrow offsets, UTF-8. Without
         it those are taken on trust, and pandas reads out of bounds where they lie: use it for
         data from outside. It says nothing of writers who change the buffers afterwards.
+    allow_pickle : bool
+        Read what was pickled. That runs whatever code its author wants: only for what a process of
+        the same user wrote. Without it, pickled objects are a SchemaError and stay unread.
 
     Raises
     ------
@@ -143,7 +167,7 @@ def rebuild(schema: Schema, buffers: list[NDArray[np.uint8]], *, validate: bool 
     if type(schema) is not dict or schema.get("v") != VERSION:
         version = schema.get("v") if type(schema) is dict else schema
         raise SchemaError(f"schema version: {VERSION} wanted, {found(version)}")
-    source = Source(buffers, validate)
+    source = Source(buffers, validate, allow_pickle)
     try:
         result = build(schema, source, ("array", "index", "table"), "top")
     except (SchemaError, ImportError, MemoryError):

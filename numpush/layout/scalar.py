@@ -8,6 +8,9 @@ exactly: a subclass (an enum, a namedtuple) would lose what it adds, so it is re
 from __future__ import annotations
 
 import datetime as dt
+import decimal
+import uuid
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,14 +19,16 @@ import numpy as np
 import pandas as pd
 
 from .dtype import decode_dtype, encode_dtype
-from .schema import SchemaError, found
+from .schema import SchemaError, found, read_choice
 from .zone import decode_zone, encode_zone
 
 #: Containers in containers. A label is a tuple at most; attrs are rarely deeper than three.
 MAX_DEPTH = 32
 
 _PLAIN = {type(None), bool, float, str, bytes}
+_PACKED = {*_PLAIN, int}  #: what msgpack gives back as it was, ints of 64 bits
 _UNITS = ("s", "ms", "us", "ns")
+_MAX_FREQ = 64  #: characters of a period's freq
 _encoders: dict[type, Callable[[Any, str, int], Any]] = {}
 _decoders: dict[str, Callable[..., Any]] = {}
 
@@ -66,7 +71,7 @@ def encode_value(value: Any, where: str, depth: int = 0) -> Any:
     encoder = _encoders.get(cls)
     if encoder is not None:
         return encoder(value, where, depth)
-    if isinstance(value, np.generic) and value.dtype.kind in "biufcmMSU":
+    if isinstance(value, np.generic) and _is_numpy_scalar(value):
         return ["np", encode_dtype(value.dtype), value.tobytes()]
     if value is pd.NaT:  # its class has no public name
         return ["NaT"]
@@ -78,6 +83,14 @@ def encode_value(value: Any, where: str, depth: int = 0) -> Any:
     )
 
 
+def _is_numpy_scalar(value: Any) -> bool:
+    """Whether NumPy gives the same scalar back for its bytes: it drops NULs at a string's end."""
+    kind = value.dtype.kind
+    if kind in "SU":
+        return type(value) in (np.str_, np.bytes_) and value[-1:] not in ("\0", b"\0")
+    return kind in "biufcmM"
+
+
 def decode_value(code: Any, depth: int = 0) -> Any:
     """Give the value of a code.
 
@@ -87,7 +100,7 @@ def decode_value(code: Any, depth: int = 0) -> Any:
     """
     cls = type(code)
     if cls in _PLAIN or cls is int:
-        return code
+        return code if code == code else np.nan  # the one NaN: tuples that hold it are then equal
     if cls is list and code and type(code[0]) is str and depth <= MAX_DEPTH:
         decoder = _decoders.get(code[0])
         if decoder is not None:
@@ -110,24 +123,40 @@ def decode_label(code: Any) -> Any:
     return value
 
 
-def encode_labels(values: list[Any], where: str) -> bytes:
-    """Pack many labels, for an object index that is not all strings."""
-    codes = [encode_value(value, f"a label of {where}") for value in values]
+def encode_cells(values: list[Any], where: str) -> bytes:
+    """Pack many values, for an object array that is not all strings.
+
+    Raises
+    ------
+    TypeError : a value that has no code.
+    ValueError : more values than msgpack can count, 2**32.
+    """
+    if set(map(type, values)) <= _PACKED:
+        try:
+            return _pack(values)
+        except OverflowError:
+            pass  # an int of more than 64 bits
+    return _pack([encode_value(value, f"a value of {where}") for value in values])
+
+
+def _pack(codes: list[Any]) -> bytes:
     packed: bytes = msgpack.packb(codes, use_bin_type=True, unicode_errors="surrogatepass")
     return packed
 
 
-def decode_labels(packed: bytes) -> list[Any]:
-    """Unpack what `encode_labels` made."""
+def decode_cells(packed: bytes, decode: Callable[[Any], Any]) -> list[Any]:
+    """Unpack what `encode_cells` made, with `decode_value` or `decode_label` for each."""
     try:
         codes = msgpack.unpackb(
             packed, raw=False, unicode_errors="surrogatepass", max_ext_len=0, strict_map_key=True
         )
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        raise SchemaError(f"labels: msgpack wanted, found {error!r}") from error
+        raise SchemaError(f"objects: msgpack wanted, found {error!r}") from error
     if type(codes) is not list:
-        raise SchemaError(f"labels: a list wanted, {found(codes)}")
-    return [decode_label(code) for code in codes]
+        raise SchemaError(f"objects: a list wanted, {found(codes)}")
+    if set(map(type, codes)) <= _PACKED:
+        return [code if code == code else np.nan for code in codes]
+    return [decode(code) for code in codes]
 
 
 # The types. Each decoder's first argument is the depth, for those that hold others.
@@ -210,6 +239,63 @@ def _decode_datetime(depth: int, text: str, zone: str | None, fold: int) -> dt.d
     return moment.replace(tzinfo=info) if localize is None else localize(moment, is_dst=not fold)
 
 
+def _encode_time(value: dt.time, where: str, depth: int) -> list[Any]:
+    naive = value.replace(tzinfo=None, fold=0)
+    return [naive.isoformat(), _encode_zone(value.tzinfo, where), value.fold]
+
+
+def _decode_time(depth: int, text: str, zone: str | None, fold: int) -> dt.time:
+    moment = dt.time.fromisoformat(text).replace(fold=fold)
+    return moment if zone is None else moment.replace(tzinfo=decode_zone(zone))
+
+
+def encode_period_dtype(dtype: pd.PeriodDtype) -> str:
+    """Give the code of a period dtype: "Q-NOV" of period[Q-NOV]."""
+    return dtype.name.removeprefix("period[").removesuffix("]")
+
+
+def decode_period_dtype(code: object) -> pd.PeriodDtype:
+    """Give the period dtype of a code."""
+    if type(code) is not str or len(code) > _MAX_FREQ:
+        raise SchemaError(f"schema 'freq': the name of a period's freq wanted, {found(code)}")
+    try:
+        with warnings.catch_warnings():  # the describing side was told that business days go
+            warnings.simplefilter("ignore", FutureWarning)
+            dtype = pd.PeriodDtype(code)
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        raise SchemaError(f"schema 'freq': {found(code)}: {error}") from error
+    if not 0 < dtype.freq.n < 2**31:
+        raise SchemaError(f"schema 'freq': a positive multiple wanted, {found(code)}")
+    return dtype
+
+
+def _encode_period(value: pd.Period, where: str, depth: int) -> list[Any]:
+    return [value.ordinal, value.freqstr]
+
+
+def _decode_period(depth: int, ordinal: int, code: str) -> Any:
+    freq: Any = decode_period_dtype(code).freq
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return pd.Period(ordinal=ordinal, freq=freq)
+
+
+def _encode_interval(value: Any, where: str, depth: int) -> list[Any]:
+    return [*_encode_all((value.left, value.right), where, depth), value.closed]
+
+
+def _decode_interval(depth: int, left: Any, right: Any, closed: Any) -> Any:
+    read_choice({"closed": closed}, "closed", ("left", "right", "both", "neither"))
+    make: Any = pd.Interval
+    return make(decode_value(left, depth), decode_value(right, depth), closed)
+
+
+def _decode_decimal(depth: int, text: str) -> decimal.Decimal:
+    if type(text) is not str:
+        raise SchemaError(f"schema value: a decimal number wanted, {found(text)}")
+    return decimal.Decimal(text)
+
+
 register_scalar("t", tuple, _encode_all, lambda depth, *v: tuple(decode_value(x, depth) for x in v))
 register_scalar("l", list, _encode_all, lambda depth, *v: [decode_value(x, depth) for x in v])
 register_scalar("d", dict, _encode_dict, _decode_dict)
@@ -234,3 +320,14 @@ register_scalar(
     lambda v, w, d: [v.days, v.seconds, v.microseconds],
     lambda d, days, seconds, us: dt.timedelta(days, seconds, us),
 )
+register_scalar("time", dt.time, _encode_time, _decode_time)
+register_scalar("decimal", decimal.Decimal, lambda v, w, d: [str(v)], _decode_decimal)
+register_scalar("uuid", uuid.UUID, lambda v, w, d: [v.bytes], lambda d, b: uuid.UUID(bytes=b))
+register_scalar(
+    "set",
+    frozenset,
+    lambda v, w, d: _encode_all(v, w, d),
+    lambda depth, *v: frozenset(decode_label(x) for x in v),
+)
+register_scalar("period", pd.Period, _encode_period, _decode_period)
+register_scalar("interval", pd.Interval, _encode_interval, _decode_interval)

@@ -29,18 +29,23 @@ class Source:
     ----------
     validate : bool
         Also check what takes O(n): codes, offsets, truth values, UTF-8.
+    allow_pickle : bool
+        Whether pickled objects may be read.
     depth : int
         Nodes inside nodes at this moment; registry.build keeps it bounded.
     """
 
-    __slots__ = ("_buffers", "_used", "depth", "validate")
+    __slots__ = ("_buffers", "_used", "allow_pickle", "depth", "validate")
 
-    def __init__(self, buffers: list[NDArray[np.uint8]], validate: bool) -> None:
+    def __init__(
+        self, buffers: list[NDArray[np.uint8]], validate: bool, allow_pickle: bool = False
+    ) -> None:
         for index, raw in enumerate(buffers):
             _check_buffer(raw, index)
         self._buffers = buffers
         self._used: set[int] = set()
         self.validate = validate
+        self.allow_pickle = allow_pickle
         self.depth = 0
 
     def take(self, reference: object, what: str) -> NDArray[np.uint8]:

@@ -23,7 +23,9 @@ import numpy as np
 import pandas as pd
 
 from .. import _pandas
-from .arrow import describe_arrow_array, load_pyarrow, pyarrow_here, rebuild_arrow_array
+from .arrow_describe import describe_arrow_array
+from .arrow_rebuild import rebuild_arrow_array
+from .arrow_types import load_pyarrow, pyarrow_here
 from .buffer import MAX_INLINE, Array, Buffer, Sink
 from .registry import register_kind, register_type
 from .scalar import decode_value, encode_value
