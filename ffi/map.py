@@ -17,11 +17,10 @@ def open(name: str, *, create: bool = False) -> int:
     return check(lib.npush_map_open(name.encode(), create))
 
 
-def reserve(fd: int, size: int) -> None:
-    """Reserve the first *size* bytes of *fd*; signal handlers run in between, so Ctrl-C works."""
-    done = 0
-    while done < size:
-        done = check(lib.npush_map_reserve(fd, done, size))
+def reserve(fd: int, end: int, start: int = 0) -> None:
+    """Reserve *fd* from *start* to *end*; signal handlers run in between, so Ctrl-C works."""
+    while start < end:
+        start = check(lib.npush_map_reserve(fd, start, end))
 
 
 def map(fd: int, offset: int, size: int, mode: int) -> int:

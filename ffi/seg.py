@@ -29,6 +29,11 @@ mark_unlisted = lib.npush_seg_mark_unlisted
 has_unlisted = lib.npush_seg_has_unlisted
 version = lib.npush_seg_version
 advance = lib.npush_seg_advance
+generation = lib.npush_seg_generation
+floor = lib.npush_seg_floor
+publish = lib.npush_seg_publish
+raise_floor = lib.npush_seg_raise_floor
+structure_mutex = lib.npush_seg_structure_mutex
 data_mutex = lib.npush_seg_data_mutex
 
 
@@ -77,6 +82,14 @@ def holders(ref: Ref, n_slots: int) -> list[tuple[int, bool, int]]:
     out = ffi.new("uint64_t[]", 3 * n_slots)
     n = check(lib.npush_seg_holders(ref, n_slots, out))
     return [(int(out[3 * i]), bool(out[3 * i + 1]), int(out[3 * i + 2])) for i in range(n)]
+
+
+def place(ref: Ref) -> tuple[int, int, int, int, int]:
+    """Return (generation, offset and size of its description, end, floor), as they were together."""
+    out = ffi.new("uint64_t[]", 5)
+    lib.npush_seg_place(ref, out)
+    generation, desc_offset, desc_size, end, floor = map(int, out)
+    return generation, desc_offset, desc_size, end, floor
 
 
 def wait(ref: Ref, seen: int, timeout_ns: int) -> bool:

@@ -333,8 +333,9 @@ def map_arrays(values: Any, place: Any) -> Any:
     if hasattr(values, "_ndarray"):
         return values._from_backing_data(place(values._ndarray))
     if hasattr(values, "_left"):
-        return values._shallow_copy(
-            map_arrays(values._left, place), map_arrays(values._right, place)
+        # Not _shallow_copy, which copies the right side where both lie in one memory.
+        return type(values)._simple_new(
+            map_arrays(values._left, place), map_arrays(values._right, place), dtype=values.dtype
         )
     return values.view()
 

@@ -17,13 +17,14 @@ from .shm import naming, process
 from .shm.errors import SegmentDamaged
 from .shm.segment import Segment
 
-__all__ = ["allocate", "read", "store", "view"]
+__all__ = ["WRITE_FROM", "allocate", "place", "read", "store", "view"]
 
 Raw = NDArray[np.uint8]
-_WRITE_FROM = 1 << 20  #: smaller copies go through the mapping
+WRITE_FROM = 1 << 20  #: smaller copies go through the mapping
 
 
-def _place(sizes: list[int]) -> tuple[list[list[int]], int]:
+def place(sizes: list[int]) -> tuple[list[list[int]], int]:
+    """Return [offset, nbytes] of each of several buffers, one behind the other, and the end."""
     places, end = [], 0
     for n in sizes:
         end = -(-end // ALIGNMENT) * ALIGNMENT
@@ -44,7 +45,7 @@ def allocate(
     """
     if name is not None:
         naming.check_name(name)
-    places, total = _place(sizes)
+    places, total = place(sizes)
     desc = pack({"schema": schema, "blocks": places})
     segment, token = process.create(desc, total, name=name, reserve=reserve)
     return segment, token, _cut(places, token)
@@ -64,11 +65,11 @@ def store(
     pairs = [
         pair for buffer, dest in zip(buffers, raw, strict=True) for pair in buffer.copies(dest)
     ]
-    if segment.is_fresh and segment.data_size >= _WRITE_FROM:
+    if segment.is_fresh and segment.data_size >= WRITE_FROM:
         with segment.opened() as fd:
             write_all(fd, segment.data_offset, mapping.address, pairs)
     else:
-        copy_all(pairs, populate=not mapping.is_hot and segment.data_size >= _WRITE_FROM)
+        copy_all(pairs, populate=not mapping.is_hot and segment.data_size >= WRITE_FROM)
         mapping.is_hot = True
     segment.commit()
     return segment, token, raw

@@ -34,13 +34,13 @@ class StoreKeeper:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.window = store.window(0, store.n_rows)
+        self.window = store.whole()
         managers = store.manager, self.window.manager()
         blocks = [block for manager in managers for block in _managers.blocks_of(manager)]
         values = [_managers.values_of(block) for block in blocks]
         arrays = [array for each in values for array in _managers.leaves(each) or ()]
-        self._n_arrays = len({id(array) for array in arrays if array.base is store.root})
-        self._counted = [store.root, *managers, *blocks, *values, *arrays]
+        self._n_arrays = len({id(array) for array in arrays if array.base is store.roots[0]})
+        self._counted = [store.roots[0], *managers, *blocks, *values, *arrays]
         for manager in managers:
             self._counted += _managers.axes_of(manager)
         del managers, manager, blocks, values, arrays
@@ -51,7 +51,7 @@ class StoreKeeper:
 
     def is_complete(self) -> bool:
         """Whether the arrays in the blocks are all that there are over the memory; rule (2)."""
-        return sys.getrefcount(self.store.root) == self._n_arrays + _OURS + 1
+        return sys.getrefcount(self.store.roots[0]) == self._n_arrays + _OURS + 1
 
     def is_used(self) -> bool:
         """Whether anything refers to the memory or to our objects, or our labels were renamed."""
@@ -60,4 +60,4 @@ class StoreKeeper:
 
     def hold(self, token: Any) -> None:
         """Have what was derived hold *token*."""
-        self.store.memory.token = token
+        self.store.memories[0].token = token

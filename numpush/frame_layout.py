@@ -2,7 +2,8 @@
 
 A *layout* remembers what a block manager was: its blocks, and what each is made of. Compared with
 what it is after a write, it gives the copies that make up the difference, or a SharedStructureError
-that names the operation, what would change, and the remedy.
+that names the operation, what would change, and the remedy: on a whole frame the structure is then
+replaced (frame_structure.py), on a part of one the user is told.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from numpy.typing import NDArray
 from . import _managers
 from .shm.errors import SharedStructureError
 
-__all__ = ["Copies", "Layout", "refuse_dtype", "refuse_names", "refuse_swapped", "refuse_values"]
+__all__ = ["Copies", "Layout", "refuse_dtype", "refuse_names", "refuse_values"]
 
 Array = NDArray[Any]
 Copies = list[tuple[Array, Array]]
 
-_REMEDY = "or make a new frame from sdf.to_pandas(): SDataFrame(..)"
+_REMEDY = "or change the whole frame, or a copy: part.to_pandas()"
+_PART = "of a part of a shared frame, and of one with access 'cow',"
 
 
 class Layout:
@@ -181,26 +183,26 @@ def _tell_columns(old: pd.Index, new: pd.Index) -> str:
             what = f"column label {old[changed]!r} would become {new[changed]!r}"
         else:
             what = f"the columns' names or type would change: {_brief(old)} -> {_brief(new)}"
-        return f"{what}, but the labels of a shared frame are fixed; {_REMEDY[3:]}"
+        return f"{what}, but the labels {_PART} are fixed; {_REMEDY[3:]}"
     added = [label for label in new if label not in old]
     dropped = [label for label in old if label not in new]
     parts = [f"{_brief_list(added)} would be added"] if added else []
     parts += [f"{_brief_list(dropped)} would be dropped"] if dropped else []
     what = " and ".join(parts) or f"{len(old)} columns would become {len(new)}"
     return (
-        f"column {what}, but the columns of a shared frame are fixed; use the operation's result "
-        f"(sdf.assign(..), sdf.drop(..)), which is a plain frame, {_REMEDY}"
+        f"column {what}, but the columns {_PART} are fixed; use the operation's result "
+        f"(part.assign(..), part.drop(..)), which is a plain frame, {_REMEDY}"
     )
 
 
 def _tell_rows(old: pd.Index, new: pd.Index) -> str:
     if len(old) == len(new):
         return (
-            f"the row labels would change: {_brief(old)} -> {_brief(new)}, but those of a shared "
-            f"frame are fixed; use the operation's result without inplace, {_REMEDY}"
+            f"the row labels would change: {_brief(old)} -> {_brief(new)}, but those {_PART} "
+            f"are fixed; use the operation's result without inplace, {_REMEDY}"
         )
     return (
-        f"{len(old)} rows would become {len(new)}, but the rows of a shared frame are fixed; use "
+        f"{len(old)} rows would become {len(new)}, but the rows {_PART} are fixed; use "
         f"the operation's result without inplace, {_REMEDY}"
     )
 
@@ -229,7 +231,7 @@ def refuse_dtype(operation: str, label: Any, old: Any, new: Any) -> NoReturn:
         what = f"column {label!r} would change from dtype {old.dtype} to {new.dtype}"
         remedy = f"convert the values, .astype({str(old.dtype)!r})"
     raise SharedStructureError(
-        f"{operation}: {what}, but the dtypes of a shared frame are fixed; {remedy}, {_REMEDY}"
+        f"{operation}: {what}, but the dtypes {_PART} are fixed; {remedy}, {_REMEDY}"
     )
 
 
@@ -245,14 +247,6 @@ def refuse_names(old: Any, new: Any) -> NoReturn:
     """Raise the SharedStructureError for names that were set on an index object itself."""
     raise SharedStructureError(
         f"the names of the columns and rows were set to {new[0]} and {new[1]} (undone now: "
-        f"{old[0]} and {old[1]}), but the labels of a shared frame are fixed; "
-        f"use sdf.rename_axis(..), which gives a plain frame, {_REMEDY}"
-    )
-
-
-def refuse_swapped() -> NoReturn:
-    """Raise the SharedStructureError for a write to ``df['a'].array``."""
-    raise SharedStructureError(
-        "a value was set through sdf[..].array in a column without a fixed width, which cannot be "
-        f"written in place (it is undone now); share it as 'category', {_REMEDY}"
+        f"{old[0]} and {old[1]}), but the labels {_PART} are fixed; "
+        f"use part.rename_axis(..), which gives a plain frame, {_REMEDY}"
     )

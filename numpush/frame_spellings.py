@@ -14,18 +14,26 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import weakref
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pandas.api import types
 
 from . import _managers
-from .frame_writes import assign_column, write_cell, write_cells, write_columns, write_frame
+from .frame_writes import (
+    assign_column,
+    replace_structure,
+    write_cell,
+    write_cells,
+    write_columns,
+    write_frame,
+)
 from .shm.errors import SharedStructureError
 
-__all__ = ["FixedAttrs", "WritesInPlace"]
+__all__ = ["SharedAttrs", "WritesInPlace", "set_attrs"]
 
 #: Methods that, in place, put other columns, rows or labels where the old were.
 _REPLACING = {
@@ -190,8 +198,8 @@ class WritesInPlace:
         def write(frame: Any) -> None:
             frame[key] = value
 
+        value = _use_up(value)
         if _selects_cells(key):
-            value = _use_up(value)
             write_frame(window, operation, write)
         else:
             write_columns(window, operation, write)
@@ -279,17 +287,21 @@ for _name in dir(pd.DataFrame):
         setattr(WritesInPlace, _name, _wrap(_name, _method))
 
 
-class FixedAttrs(dict[Any, Any]):
-    """The attrs of a shared frame: a dict that cannot be changed. Copies of it are plain."""
+class SharedAttrs(dict[Any, Any]):
+    """The attrs of a shared frame: changing them changes the frame's. Copies of it are plain."""
 
-    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise SharedStructureError(
-            "the attrs of a shared frame are fixed; set them before sharing it: "
-            "df.attrs = ..; SDataFrame(df)"
-        )
+    def __init__(self, attrs: dict[Any, Any], frame: Any) -> None:
+        super().__init__(attrs)
+        self._frame = weakref.ref(frame)
 
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
+    def _change(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        frame = self._frame()
+        if frame is None:
+            raise SharedStructureError("these attrs are of a shared frame that is gone")
+        changed = dict(frame.attrs)
+        result = getattr(changed, name)(*args, **kwargs)
+        frame.attrs = changed
+        return result
 
     def __copy__(self) -> dict[Any, Any]:
         return dict(self)
@@ -301,3 +313,13 @@ class FixedAttrs(dict[Any, Any]):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return dict, (dict(self),)
+
+
+for _name in ("__setitem__", "__delitem__", "clear", "pop", "popitem", "setdefault", "update"):
+    setattr(SharedAttrs, _name, functools.partialmethod(SharedAttrs._change, _name))
+
+
+def set_attrs(window: Any, attrs: dict[Any, Any]) -> None:
+    """Do ``sdf.attrs = attrs``."""
+    if dict(window.store.attrs) != attrs:
+        replace_structure(window, lambda frame: setattr(frame, "attrs", attrs))

@@ -8,7 +8,8 @@ Whichever way a frame is written to, pandas' own code does it, on a frame made f
 
 and afterwards that frame is compared with what it was: the *layout*. A column that has become
 another array of the same dtype is copied back into place; any other difference is a change of
-structure, a SharedStructureError.
+structure. Of a whole frame the structure is then replaced (frame_structure.py): pandas' code runs
+once more, on a draft of the latest generation. Of a part it is a SharedStructureError.
 
 (1) Nothing is written unless all of it can be. What pandas does at once or not at all (cells of one
     column) runs on the writer; what replaces columns or labels runs on a draft, and is compared
@@ -29,16 +30,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _managers, _pandas
+from . import _managers, _pandas, frame_structure
 from .copying import copy_all
 from .ffi import map as _map
-from .frame_layout import Copies, Layout, refuse_dtype, refuse_values
-from .frame_store import Window
+from .frame_layout import Copies, Layout, refuse_names
+from .frame_store import Store, Window
 from .shm.errors import SegmentError, SharedStructureError
 
 __all__ = [
     "adopt",
     "assign_column",
+    "rename",
+    "replace_structure",
     "write_cell",
     "write_cells",
     "write_columns",
@@ -107,33 +110,42 @@ def _check(window: Window) -> None:
 def _rehearsal(window: Window) -> Any:
     """Return a manager over a private copy of the window's memory."""
     store = window.store
-    size = store.memory.nbytes * len(window) // max(store.n_rows, 1)
-    if store.mode == "rw" and size >= _MAP_FROM:
+    size = sum(memory.nbytes for memory in store.memories)
+    if store.mode == "rw" and size * len(window) // max(store.n_rows, 1) >= _MAP_FROM:
         try:
-            return _managers.make_writable(window.manager(), _Private(store.segment, store.memory))
+            return _managers.make_writable(window.manager(), _Private(store))
         except (SegmentError, OSError):
             pass  # the file was removed under us; memory is still there
     return _managers.make_writable(window.manager(), np.copy)
 
 
 class _Private:
-    """A place for arrays: in a private mapping of the segment. Pages are copied when written to."""
+    """A place for arrays: in private mappings of the segment. Pages are copied when written to."""
 
-    def __init__(self, segment: Any, memory: Array) -> None:
-        mapping = segment.mappings["rw"]
+    def __init__(self, store: Store) -> None:
+        self._spaces = []
+        segment = store.segment
         with segment.opened() as fd:
-            address = _map.map(fd, segment.data_offset, mapping.size, _map.COW)
-        buf = _map.buffer(address, mapping.size)
-        weakref.finalize(buf, _map.unmap, address, mapping.size).atexit = False
-        self._bytes = np.frombuffer(buf, np.uint8)
-        self._memory = memory
-        self._start = memory.__array_interface__["data"][0]
+            for memory in store.memories:
+                size = len(memory)
+                address = _map.map(fd, segment.data_offset + memory.start, size, _map.COW)
+                buf = _map.buffer(address, size)
+                weakref.finalize(buf, _map.unmap, address, size).atexit = False
+                self._spaces.append((_address(memory), size, np.frombuffer(buf, np.uint8)))
 
     def __call__(self, array: Array) -> Array:
-        if array.dtype.hasobject or not np.may_share_memory(array, self._memory):
-            return array.copy()
-        offset = array.__array_interface__["data"][0] - self._start
-        return np.ndarray(array.shape, array.dtype, self._bytes, offset, array.strides)
+        if not array.dtype.hasobject:
+            address = _address(array)
+            for start, size, private in self._spaces:
+                if start <= address < start + size:
+                    offset = address - start
+                    return np.ndarray(array.shape, array.dtype, private, offset, array.strides)
+        return array.copy()
+
+
+def _address(array: Array) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 # The snapshot barrier.
@@ -146,8 +158,7 @@ def _keep_derived(window: Window, targets: list[Array] | None) -> None:
     """
     if not _managers.has_copy_on_write():
         return  # there, a derived frame is a view, and users expect it to change
-    memory = window.store.memory
-    derived = _managers.find_derived(memory.references, memory.own)
+    derived = window.store.history.find_derived()
     if not derived:
         return
     if targets is None:
@@ -166,26 +177,16 @@ def _run_copies(window: Window, copies: Copies) -> None:
     """Copy values into place. A source that lies in the segment may be a target of another."""
     if not copies:
         return
-    memory = window.store.memory
     _keep_derived(window, [target for target, _ in copies])
-    copy_all(
-        [
-            (target, source.copy() if np.may_share_memory(source, memory) else source)
-            for target, source in copies
-        ]
-    )
+    holds = window.store.holds
+    copy_all([(target, source.copy() if holds(source) else source) for target, source in copies])
 
 
 # Ways to write.
 
 
 def write_cell(window: Window, operation: str, position: int, row: int, value: Any) -> bool:
-    """Write one cell; False: it does not fit as it is. Saves what finding it by label costs twice.
-
-    Raises
-    ------
-    SharedStructureError : the column has no fixed width.
-    """
+    """Write one cell; False: it does not fit as it is. Saves what finding it by label costs twice."""
     _check(window)
     with window.store.lock:
         writer = _writer(window)
@@ -197,8 +198,8 @@ def write_cell(window: Window, operation: str, position: int, row: int, value: A
         except Exception:
             return False  # pandas says why, when it is asked in its own way
         if not layout.is_as_it_was(_managers.block_of(manager, position)):
-            window.writer = None
-            layout.find_copies(manager, operation)
+            window.writer = None  # which undoes it
+            return False
         return True
 
 
@@ -210,8 +211,11 @@ def write_cells(window: Window, operation: str, write: Write, position: int | No
     position : int, or None if there is no such column
     """
     _check(window)
-    with window.store.lock:
-        return _write_through(window, operation, write, position)
+    try:
+        with window.store.lock:
+            return _write_through(window, operation, write, position)
+    except SharedStructureError:
+        return _replace(window, write)
 
 
 def _write_through(window: Window, operation: str, write: Write, position: int | None) -> Any:
@@ -240,21 +244,13 @@ def write_frame(window: Window, operation: str, write: Write) -> Any:
     """Write to several columns: on a rehearsal, and then on the writer.
 
     *write* is called twice. Memory: what it touches, once more.
-
-    Raises
-    ------
-    SharedStructureError : the structure would change. Nothing was written.
     """
     _check(window)
+    try:
+        _rehearse(window, operation, write)
+    except SharedStructureError:
+        return _replace(window, write)
     with window.store.lock:
-        manager = _rehearsal(window)
-        layout = Layout(manager, window.manager())
-        frame = _managers.frame_of(_managers.copy_writable(manager, layout.blocks))
-        del manager
-        with _managers.copying_on_write():
-            write(frame)
-        layout.find_copies(_managers.manager_of(frame), operation)
-        del frame, layout
 
         def write_again(frame: Any) -> Any:
             with _managers.copying_on_write():  # or pandas 2 might go another way than it tried
@@ -269,41 +265,83 @@ def write_frame(window: Window, operation: str, write: Write) -> Any:
             ) from None
 
 
-def write_columns(window: Window, operation: str, write: Write) -> Any:
-    """Replace columns, labels or rows: on a draft, which is copied back if its structure fits.
-
-    Raises
-    ------
-    SharedStructureError : the structure would change. Nothing was written.
-    """
-    _check(window)
+def _rehearse(window: Window, operation: str, write: Write) -> None:
+    """Write to a private copy. Raises SharedStructureError if its structure changes."""
     with window.store.lock:
-        manager = window.manager()
-        frame = _managers.frame_of(_managers.copy_shallow(manager))
+        manager = _rehearsal(window)
+        layout = Layout(manager, window.manager())
+        frame = _managers.frame_of(_managers.copy_writable(manager, layout.blocks))
+        del manager
         with _managers.copying_on_write():
-            result = write(frame)
-        copies = Layout(manager).find_copies(_managers.manager_of(frame), operation)
-        _run_copies(window, copies)
-        return result
+            write(frame)
+        layout.find_copies(_managers.manager_of(frame), operation)
+
+
+def write_columns(window: Window, operation: str, write: Write) -> Any:
+    """Replace columns, labels or rows: on a draft, which is copied back if its structure fits."""
+    _check(window)
+    try:
+        with window.store.lock:
+            manager = window.manager()
+            frame = _managers.frame_of(_managers.copy_shallow(manager))
+            with _managers.copying_on_write():
+                result = write(frame)
+            copies = Layout(manager).find_copies(_managers.manager_of(frame), operation)
+            _run_copies(window, copies)
+            return result
+    except SharedStructureError:
+        return _replace(window, write, (frame, result))
+
+
+def _replace(window: Window, write: Write, tried: tuple[Any, Any] | None = None) -> Any:
+    """Replace the structure; called while a SharedStructureError is handled, which says with what."""
+    if not window.follows or window.store.mode != "rw":
+        raise
+    return frame_structure.replace(window, write, tried)
 
 
 def adopt(window: Window, manager: Any, operation: str = "this operation") -> None:
     """Make the window hold what *manager* does: it was put in place of the window's own."""
     _check(window)
-    with window.store.lock:
-        layout = Layout(window.manager())
-        _run_copies(window, layout.find_copies(manager, operation))
+    try:
+        with window.store.lock:
+            layout = Layout(window.manager())
+            _run_copies(window, layout.find_copies(manager, operation))
+    except SharedStructureError:
+        if not window.follows:
+            raise
+        frame_structure.replace_by(window, manager)
 
 
-def assign_column(window: Window, label: Any, position: int, value: Any) -> bool:
-    """Do ``frame[label] = value`` by one copy into place; False: it is not that simple.
+def rename(window: Window, old: Any, new: Any) -> None:
+    """Name the axes, as was done to the index objects of the window: [columns', rows'] names."""
+    if not window.follows or window.store.mode != "rw":
+        refuse_names(old, new)
+
+    def write(frame: Any) -> None:
+        frame.columns.names, frame.index.names = new
+
+    frame_structure.replace(window, write)
+
+
+def replace_structure(window: Window, write: Write) -> None:
+    """Run what changes no column and no label, but what is told of them.
 
     Raises
     ------
-    SharedStructureError : the values have another dtype, or none of fixed width.
+    SharedStructureError : the window is of a part of a frame, or its changes are private.
     """
+    if not window.follows or window.store.mode != "rw":
+        raise SharedStructureError(
+            "the attrs of a part of a shared frame are fixed, and those of one with access 'ro' or "
+            "'cow'; set them on the whole frame"
+        )
+    frame_structure.replace(window, write)
+
+
+def assign_column(window: Window, label: Any, position: int, value: Any) -> bool:
+    """Do ``frame[label] = value`` by one copy into place; False: it is not that simple."""
     _check(window)
-    operation = f"sdf[{label!r}] = .."
     with window.store.lock:
         writer = _writer(window)
         old = writer.layout.array(position)
@@ -320,9 +358,7 @@ def assign_column(window: Window, label: Any, position: int, value: Any) -> bool
         if type(new) is np.ndarray and type(old) is not np.ndarray and new.dtype == old.dtype:
             new = _pandas.make_datetimes(new, None)
         targets, sources = _managers.leaves(old), _managers.leaves(new)
-        if not _managers.is_same_dtype(old, new):
-            refuse_dtype(operation, label, old, new)
-        if targets is None or sources is None:
-            refuse_values(operation, label, old)
+        if not _managers.is_same_dtype(old, new) or targets is None or sources is None:
+            return False
         _run_copies(window, list(zip(targets, sources)))
         return True

@@ -69,12 +69,17 @@ class Handle:
 
 @dataclass(frozen=True, slots=True)
 class ArrayHandle(Handle):
-    """A view of the bytes of a segment: offset into its data, shape, strides in bytes, dtype."""
+    """A view of the bytes of a segment: offset into its data, shape, strides in bytes, dtype.
+
+    Where a new generation of a frame has its own part of the file, `extent` is that part's start
+    and size in bytes, and the offset counts from there.
+    """
 
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: np.dtype[Any]
+    extent: tuple[int, ...] = ()
 
     kind: ClassVar[str] = "array"
 
@@ -87,22 +92,46 @@ class ArrayHandle(Handle):
             list(self.shape),
             list(self.strides),
             encode_dtype(self.dtype),
+            list(self.extent),
         ]
 
     @classmethod
     def _from_fields(cls, fields: list[Any]) -> Handle:
-        name, identity, mode, offset, shape, strides, dtype = fields
-        return cls(name, identity, mode, offset, tuple(shape), tuple(strides), decode_dtype(dtype))
+        name, identity, mode, offset, shape, strides, dtype, extent = fields
+        if len(extent) not in (0, 2) or any(type(n) is not int for n in extent):
+            raise ValueError(f"not an extent: {extent!r}")
+        return cls(
+            name,
+            identity,
+            mode,
+            offset,
+            tuple(shape),
+            tuple(strides),
+            decode_dtype(dtype),
+            tuple(extent),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class FrameHandle(Handle):
-    """A shared frame, or its rows from start to stop."""
+    """A shared frame, its latest generation (*stop* is -1), or the rows of one from start to stop.
+
+    `place` is where the description of that generation lies, (offset, bytes); (): in the header.
+    """
 
     start: int
     stop: int
+    generation: int = 0
+    place: tuple[int, ...] = ()
 
     kind: ClassVar[str] = "frame"
+
+    @classmethod
+    def _from_fields(cls, fields: list[Any]) -> Handle:
+        *others, place = fields
+        if len(place) not in (0, 2) or any(type(n) is not int for n in place):
+            raise ValueError(f"not a place: {place!r}")
+        return cls(*others, tuple(place))
 
 
 _KINDS: dict[str, type[Handle]] = {cls.kind: cls for cls in (ArrayHandle, FrameHandle)}

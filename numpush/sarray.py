@@ -306,7 +306,7 @@ def _bytes_of(array: Plain) -> Plain:
 def _byte_range(array: Plain, segment: Segment) -> tuple[int, int]:
     """Return first and last + 1 byte of *array* in the data of *segment*."""
     base = next(
-        mapping.address
+        mapping.address - mapping.start
         for mapping in segment.mappings.values()
         if mapping.address <= array.__array_interface__["data"][0] < mapping.address + mapping.size
     )
@@ -324,7 +324,13 @@ def _handle(array: Plain, mapping: Mapping) -> ArrayHandle:
         array.shape,
         array.strides,
         array.dtype,
+        _extent(mapping),
     )
+
+
+def _extent(mapping: Mapping) -> tuple[int, ...]:
+    """Return what a handle says of the mapping that its offset counts from; (): all of the data."""
+    return (mapping.start, mapping.size) if mapping.start else ()
 
 
 def attach_array(handle: ArrayHandle, sender: int = 0) -> SArray:
@@ -346,6 +352,7 @@ def attach_array(handle: ArrayHandle, sender: int = 0) -> SArray:
         handle.shape,
         handle.strides,
         handle.dtype,
+        *handle.extent,
     )
 
 
@@ -358,8 +365,16 @@ def _receive(
     shape: tuple[int, ...],
     strides: tuple[int, ...],
     dtype: Any,
+    *extent: int,
 ) -> SArray:
-    _, token = process.attach(name, mode, identity=identity, sender=sender)
+    segment, token = process.attach(name, mode, identity=identity, sender=sender)
+    segment.has_arrays = True
+    if extent:
+        start, size = extent
+        segment.check_floor(start)
+        token = process.token_of_extent(segment, mode, start, size)
+    else:
+        segment.check_floor(offset)
     try:
         # NumPy checks that offset, shape and strides stay inside of the buffer.
         return np.ndarray.__new__(
@@ -388,6 +403,7 @@ def _reduce(array: SArray) -> tuple[Any, ...]:
         array.shape,
         array.strides,
         dtype.str if dtype.names is None and dtype.kind != "V" else dtype,
+        *_extent(mapping),
     )
 
 

@@ -1,8 +1,9 @@
 """SDataFrame: a pandas DataFrame whose data lies in shared memory.
 
-(1) The structure (columns, dtypes, rows, labels) is fixed when it is made. Values of fixed width
-    are written in place, through any pandas spelling, and every process sees them; what would
-    change the structure raises SharedStructureError and changes nothing. Nothing ever detaches.
+(1) A write through any pandas spelling does what pandas does. Values of fixed width are written in
+    place; what cannot be (columns, dtypes, rows, labels, strings) becomes a new generation of the
+    frame (frame_structure.py), which every process shows at its next access. Nothing ever detaches.
+    A part of a frame, and a private ('cow') one, takes values in place only: SharedStructureError.
 (2) Results are plain pandas objects. What is derived from a shared frame (``df['a']``,
     ``df.rename(..)``) never writes to shared memory, and keeps its values when this process writes
     to the frame: pandas' copy-on-write. Writes of other processes do show in it, until `.copy()`.
@@ -14,14 +15,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, SupportsIndex
 
 import pandas as pd
 
-from . import _managers, transport
-from .frame_spellings import FixedAttrs, WritesInPlace
+from . import _managers, frame_structure, transport
+from .frame_groups import share_groups
+from .frame_spellings import SharedAttrs, WritesInPlace, set_attrs
 from .frame_store import Window, create_store, open_store, store_of
 from .frame_writes import adopt
 from .handle import FrameHandle, lease
@@ -59,8 +61,7 @@ class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]
     Notes
     -----
     ``sdf.access`` is 'rw', 'ro' or 'cow', and `updating` is SArray's `update`: `mode` and `update` are
-    pandas' methods. ``sdf.attrs`` are those it was made with; they travel along and cannot be
-    changed. ``sdf.flags`` can, for this one object.
+    pandas' methods. ``sdf.flags`` are this one object's.
 
     Two processes that write to the same cells at once need the lock, as with any shared memory:
     ``with sdf.lock: sdf.loc[3, "a"] += 1``. Assigning a column writes all of it, and others may see
@@ -79,9 +80,9 @@ class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]
     [2, 1]
     """
 
-    _internal_names: ClassVar[list[str]] = [*_managers.internal_names(), "_token", "_window"]
+    _internal_names: ClassVar[list[str]] = [*_managers.internal_names(), "_shown", "_token"]
     _internal_names_set: ClassVar[set[str]] = set(_internal_names)
-    _window: Window
+    _shown: Window
     _token: Any
 
     def __init__(
@@ -101,14 +102,14 @@ class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]
             # Everything is copied once, into the segment; not before.
             frame = pd.DataFrame(data, index, columns, dtype, copy=bool(copy))
         store, token = create_store(frame, name, reserve)
-        self._show(store.window(0, store.n_rows), token)
+        self._show(store.whole(), token)
 
     def _show(self, window: Window, token: Any) -> None:
         """Be a frame over *window*, keeping its mapping. Instead of DataFrame.__init__."""
         store = window.store
-        object.__setattr__(self, "_window", window)
+        object.__setattr__(self, "_shown", window)
         object.__setattr__(self, "_token", token)
-        object.__setattr__(self, "_attrs", FixedAttrs(store.attrs))
+        object.__setattr__(self, "_attrs", SharedAttrs(store.attrs, self))
         _managers.init_frame(self, store.has_unique_labels)
 
     @classmethod
@@ -120,8 +121,23 @@ class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]
     # -- where it lies
 
     @property
+    def _window(self) -> Window:  # type: ignore[override]  # the spellings only read it
+        """What it shows: of the latest generation, if it follows them."""
+        window = self._shown
+        if window.follows and not window.store.is_latest():
+            store = window.store
+            window = store_of(store.segment, self._token, store.mode).whole()
+            object.__setattr__(self, "_shown", window)
+            object.__setattr__(self, "_attrs", SharedAttrs(window.store.attrs, self))
+        return window
+
+    @property
     def _mgr(self) -> Any:
-        return self._window.manager()
+        window = self._window
+        manager = window.manager()
+        if self._window is not window:  # it was changed behind our back, which is done properly now
+            return self._mgr
+        return manager
 
     @_mgr.setter
     def _mgr(self, manager: Any) -> None:
@@ -130,21 +146,19 @@ class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]
             adopt(window, manager)
 
     def _mapping(self) -> Mapping:
-        return self._window.store.mapping()
+        return self._shown.store.mapping()
 
     @property
     def access(self) -> str:
         """'rw', 'ro' (writes are refused) or 'cow' (writes are private to this process)."""
-        return self._window.store.mode
+        return self._shown.store.mode
 
     @property
     def handle(self) -> FrameHandle:
         """The small thing that names this frame, or these rows of it. It keeps nothing alive."""
         segment, _token = self._open_segment()
         window = self._window
-        return FrameHandle(
-            segment.name, segment.identity, window.store.mode, window.start, window.stop
-        )
+        return FrameHandle(segment.name, segment.identity, window.store.mode, *_rows_of(window))
 
     # -- parts
 
@@ -171,6 +185,61 @@ class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]
             parts.append(SDataFrame._over(window.store.window(start, stop), self._token))
             start = stop
         return parts
+
+    def map_partitions(
+        self,
+        func: Callable[..., Any],
+        *args: Any,
+        n: int | None = None,
+        processes: int | None = None,
+        progress: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Call ``func(part, *args, **kwargs)`` for each of *n* parts, by processes.
+
+        The parts are shared: what *func* writes to one is written to this frame.
+
+        Parameters
+        ----------
+        n : int, optional
+            By default four for each process.
+        processes : int, optional
+            By default as many as this process may use cores. They are kept for the next call.
+        progress : bool
+            Show a bar.
+
+        Returns
+        -------
+        The results put together by `pandas.concat`, if they are frames or series; else a list.
+        """
+        from . import parallel
+
+        return parallel.map_partitions(self, func, args, kwargs, n, processes, progress)
+
+    def parallel_apply(
+        self,
+        func: Callable[..., Any],
+        axis: Any = 0,
+        raw: bool = False,
+        result_type: Any = None,
+        args: tuple[Any, ...] = (),
+        *,
+        processes: int | None = None,
+        progress: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Do ``apply(func, axis, raw, result_type, args, **kwargs)`` by processes.
+
+        Each does it for some of the rows (``axis=1``) or columns, and the results are put together.
+        """
+        from . import parallel
+
+        kwargs.update(raw=raw, result_type=result_type, args=args)
+        return parallel.apply(self, func, axis, kwargs, processes, progress)
+
+    def groupby(self, *args: Any, **kwargs: Any) -> Any:
+        """As DataFrame.groupby; the groups have `parallel_apply` too."""
+        return share_groups(super().groupby(*args, **kwargs), self)
 
     def column(self, label: Any) -> SArray:
         """Return a column as an SArray: its very memory, for numba and for work in place.
@@ -204,6 +273,27 @@ class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]
     def to_pandas(self) -> pd.DataFrame:
         """Return a plain DataFrame with a copy of the data, private to this process."""
         return _managers.copy_frame(self)
+
+    def compact(self) -> int:
+        """Copy all data into one place, and free what earlier structures left; return the bytes.
+
+        Replacing columns, rows or labels appends what is new, and keeps what was: for other
+        processes, and for what was derived. That is freed when no other process is attached, no
+        handle is under way, and nothing in this process was derived from it; else 0 is returned,
+        and a later call frees it. Handles to it that are kept (`part.handle`) are void then.
+
+        Raises
+        ------
+        SegmentFull : there is no room for the copy.
+        SharedStructureError : it is a part of a frame, or attached with mode 'cow'.
+        """
+        window = self._window
+        if not window.follows:
+            raise SharedStructureError("only a whole shared frame can be compacted")
+        if window.store.generation and not frame_structure.is_compact(window):
+            frame_structure.compact(window)
+        del window
+        return frame_structure.free(self._window)
 
     # -- locks and news: see also Shared
 
@@ -263,15 +353,13 @@ class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]
 
     @property
     def attrs(self) -> Any:
-        """The attrs that the frame was made with. Fixed, as its structure is."""
+        """What is told of the frame, for every process: a dict. Setting an item changes it."""
+        _ = self._window
         return self._attrs
 
     @attrs.setter
     def attrs(self, value: Any) -> None:
-        raise SharedStructureError(
-            "the attrs of a shared frame are fixed; set them before sharing it: "
-            "df.attrs = ..; SDataFrame(df)"
-        )
+        set_attrs(self._window, dict(value))
 
     def __copy__(self, deep: bool = True) -> pd.DataFrame:
         return self.copy(deep=deep)
@@ -296,11 +384,43 @@ def attach_frame(handle: FrameHandle, sender: int = 0) -> SDataFrame:
     SegmentNotFound : nobody uses the segment any more.
     SegmentDamaged : it holds no frame, or not those rows.
     """
-    return _receive(handle.name, handle.identity, sender, handle.mode, handle.start, handle.stop)
+    return _receive(
+        handle.name,
+        handle.identity,
+        sender,
+        handle.mode,
+        handle.start,
+        handle.stop,
+        handle.generation,
+        handle.place,
+    )
 
 
-def _receive(name: str, identity: int, sender: int, mode: str, start: int, stop: int) -> SDataFrame:
-    store, token = open_store(name, mode, identity, sender)
+#: In place of where its rows end: a frame shows all rows of the latest generation.
+_ALL = -1
+
+
+def _rows_of(window: Window) -> tuple[int, int, int, tuple[int, ...]]:
+    """Return start, stop, generation and place, as handles have them."""
+    if window.follows:
+        return 0, _ALL, 0, ()
+    return window.start, window.stop, window.store.generation, window.store.place
+
+
+def _receive(
+    name: str,
+    identity: int,
+    sender: int,
+    mode: str,
+    start: int,
+    stop: int,
+    generation: int,
+    place: tuple[int, ...],
+) -> SDataFrame:
+    is_all = stop == _ALL
+    store, token = open_store(name, mode, identity, sender, None if is_all else (generation, place))
+    if is_all:
+        return SDataFrame._over(store.whole(), token)
     if not (type(start) is type(stop) is int and 0 <= start <= stop <= store.n_rows):
         raise SegmentDamaged(
             f"segment {name!r}: rows {start}:{stop} of a frame with {store.n_rows}", name
@@ -310,12 +430,12 @@ def _receive(name: str, identity: int, sender: int, mode: str, start: int, stop:
 
 def _reduce(sdf: SDataFrame) -> tuple[Any, ...]:
     """Reduce to a handle, with a lease; a copy-on-write frame, to its values."""
+    sdf._window.verify()
+    _ = sdf._mgr  # what is wrong with it is raised here, not at the receiver's
     window = sdf._window
     store = window.store
     if store.mode == "cow":  # private changes are nobody else's to see
         return _reduce_to_values(sdf)
-    window.manager()
-    window.verify()  # raises what is wrong with it here, not at the receiver's
     segment = store.segment
     sender = lease(segment)
     return _receive, (
@@ -323,8 +443,7 @@ def _reduce(sdf: SDataFrame) -> tuple[Any, ...]:
         segment.identity,
         sender,
         store.mode,
-        window.start,
-        window.stop,
+        *_rows_of(window),
     )
 
 
@@ -337,7 +456,7 @@ def _reduce_to_values(sdf: SDataFrame) -> tuple[Any, ...]:
 def from_segment(segment: Segment, token: Any, mode: str) -> SDataFrame:
     """Make the whole frame that a segment holds, from its description."""
     store = store_of(segment, token, mode)
-    return SDataFrame._over(store.window(0, store.n_rows), token)
+    return SDataFrame._over(store.whole(), token)
 
 
 transport.register(SDataFrame, _reduce)

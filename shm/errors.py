@@ -66,8 +66,9 @@ class HandleClosed(SegmentError, ValueError):
 
 
 class SharedStructureError(NumpushError, TypeError):
-    """The operation would change the structure of a shared frame (its columns, dtypes, rows or
-    labels), not values in place. Nothing was changed; the message names the remedy."""
+    """The operation would change the structure (columns, dtypes, rows, labels or strings) where only
+    values can be written: in a part of a shared frame, or in one attached with mode 'cow'. Nothing
+    was changed; the message names the remedy."""
 
 
 class LockError(NumpushError, RuntimeError):

@@ -75,7 +75,7 @@ class Header(NamedTuple):
         slots_end = _seg.SLOTS_OFFSET + self.n_slots * _seg.SLOT_SIZE
         claims = [
             ("state", _seg.BUILDING <= self.state <= _seg.DEAD, self.state),
-            ("capacity", self.capacity == file_size, f"{self.capacity} in a file of {file_size}"),
+            ("capacity", self.capacity <= file_size, f"{self.capacity} in a file of {file_size}"),
             ("n_slots", 0 < self.n_slots <= 1 << 20, self.n_slots),
             (
                 "data_offset",

@@ -74,6 +74,13 @@ class Mutex:
         self._ref = _seg.data_mutex(segment.ref)
         self.owner_died = False
 
+    @classmethod
+    def of_structure(cls, segment: Segment, token: Any) -> Mutex:
+        """Make the one under which the structure of what a segment holds is replaced."""
+        self = cls(segment, token)
+        self._ref = _seg.structure_mutex(segment.ref)
+        return self
+
     def __enter__(self) -> Mutex:
         rc = _try_lock(self._ref)
         self.owner_died = self._wait(rc, None) if rc else False

@@ -32,7 +32,7 @@ import time
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from ..ffi import map as _map
 from ..ffi import seg as _seg
@@ -43,6 +43,8 @@ from .segment import Mapping, Segment
 from .sweep import has_leases, survey, sweep
 
 __all__ = ["attach", "close", "create", "lease", "leave", "locate", "node", "token"]
+
+T = TypeVar("T")
 
 _LOOK_EVERY = 1.0  #: seconds between two looks for dead users of one segment, by who leaves it
 _N_IDLE = 64  #: idle segments stay mapped, the latest this many
@@ -155,23 +157,45 @@ def create(
 
 
 def _create_fresh(name: str, desc_size: int, data_size: int, me: int, reserve: bool) -> Segment:
-    wanted = data_size if reserve else 0
+    while True:
+        try:
+            return _make_room(
+                lambda: Segment.create(name, desc_size, data_size, me, reserve=reserve),
+                data_size if reserve else 0,
+                name,
+            )
+        except SegmentExists:
+            # Whoever made it may be dead, and nobody has looked yet.
+            if not sweep(thorough=True).n_segments:
+                raise
+
+
+def extend(segment: Segment, size: int) -> int:
+    """Reserve *size* bytes more in *segment*; return where in its data they start.
+
+    The caller holds its structure mutex, and a token.
+
+    Raises
+    ------
+    SegmentFull : there is no room, also after a sweep and without warm memory.
+    """
+    return _make_room(lambda: segment.extend(size), size, segment.name)
+
+
+def _make_room(reserve: Callable[[], T], wanted: int, name: str) -> T:
+    """Call *reserve*, and again after each way to free memory, until it has it."""
     free_some: list[Callable[[], object]] = [sweep, _drop_warm]
     while True:
         found = space.room(wanted)
         try:
             if found.free < wanted:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return Segment.create(name, desc_size, data_size, me, reserve=reserve)
-        except SegmentExists:
-            # Whoever made it may be dead, and nobody has looked yet.
-            if not sweep(thorough=True).n_segments:
-                raise
+            return reserve()
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.ENOMEM):
                 raise
             if not free_some:
-                raise SegmentFull(_full(data_size, found), name) from None
+                raise SegmentFull(_full(wanted, found), name) from None
             free_some.pop(0)()
 
 
@@ -295,6 +319,15 @@ def token(mapping: Mapping) -> Any:
         return _token(mapping)
 
 
+def token_of_extent(segment: Segment, mode: str, start: int, size: int) -> Any:
+    """Map an extent of a segment that the caller holds another token of; return its token.
+
+    Raises SegmentDamaged, SegmentNotFound.
+    """
+    with _lock:
+        return _token(segment.map_extent(mode, start, size))
+
+
 def _token(mapping: Mapping) -> Any:
     ref = mapping.token
     found = ref() if isinstance(ref, weakref.ref) else None
@@ -337,7 +370,7 @@ def _retire(mapping: Mapping, dead: object) -> None:
     del _addresses[i]
     del _mappings[mapping.address]
     if mapping.mode == "cow":  # the changes were its own
-        del mapping.segment.mappings["cow"]
+        del mapping.segment.mappings[mapping.key]
         mapping.unmap()
     _leave_if_unused(mapping.segment)
 
@@ -353,6 +386,7 @@ def _leave_if_unused(segment: Segment) -> None:
 
 def _leave(segment: Segment) -> None:
     """Leave the table of *segment*: take it away if we were the last, else keep it idle."""
+    segment.has_arrays = False
     keep_warm = warm.is_worth_keeping(segment)
     last = segment.leave(keep_warm=keep_warm)
     # A worker leaves with each task that is done: one look a second is enough.

@@ -60,15 +60,18 @@ class Keeper(Protocol):
 
 
 class Mapping:
-    """The data of one segment in this process, in one mode."""
+    """The data of one segment in this process, in one mode; or that of an extent of it."""
 
-    __slots__ = ("address", "is_hot", "keeper", "mode", "segment", "size", "token")
+    __slots__ = ("address", "is_hot", "keeper", "mode", "segment", "size", "start", "token")
 
-    def __init__(self, segment: Segment, mode: str, address: int, size: int) -> None:
+    def __init__(
+        self, segment: Segment, mode: str, address: int, size: int, start: int = 0
+    ) -> None:
         self.segment = segment
         self.mode = mode
         self.address = address
         self.size = size
+        self.start = start  #: where in the data it begins
         self.is_hot = False  #: its page tables are filled: all of it was written through it
         #: weak reference to the buffer that the live views share; process.py sets and clears it
         self.token: object | None = None
@@ -79,10 +82,19 @@ class Mapping:
         """Return its memory, as a buffer that keeps nothing: for the keeper."""
         return _map.buffer(self.address, self.size)
 
+    @property
+    def key(self) -> str:
+        """What it is called in its segment's `mappings`."""
+        return _key(self.mode, self.start, self.size)
+
     def unmap(self) -> None:
         self.keeper = None
         _map.unmap(self.address, self.size)
         self.address = 0
+
+
+def _key(mode: str, start: int, size: int) -> str:
+    return f"{mode}+{start}+{size}" if start else mode
 
 
 class Segment:
@@ -95,6 +107,7 @@ class Segment:
         "data_offset",
         "data_size",
         "desc",
+        "has_arrays",
         "identity",
         "inode",
         "is_fresh",
@@ -121,6 +134,7 @@ class Segment:
         self.is_fresh = False  #: made here, of pages that nobody has touched: they are zero
         self.looked_at = 0.0  #: when `evict_dead` last looked (time.monotonic)
         self.closed = False
+        self.has_arrays = False  #: arrays were made over it by their handles, as long as it has views
 
     def _map_header(self, fd: int) -> None:
         address = _map.map(fd, 0, self.data_offset, _map.RW)
@@ -130,10 +144,13 @@ class Segment:
     def _take_mappings(self, old: Segment) -> None:
         """Use the mappings of an earlier segment in the same file: its pages are faulted in."""
         self.ref = old.ref
-        self.mappings = {mode: old.mappings[mode] for mode in old.mappings}
-        for mapping in self.mappings.values():
+        for key, mapping in old.mappings.items():
+            if mapping.start:  # an extent of what the file was before
+                mapping.unmap()
+                continue
             mapping.segment = self
             mapping.keeper = None
+            self.mappings[key] = mapping
         old.mappings = {}
 
     # -- create
@@ -416,6 +433,93 @@ class Segment:
             _map.huge(address, size)
         return mapping
 
+    # -- generations: docs/segments.md
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether its structure was ever replaced, so that its file may have grown."""
+        return _seg.generation(self.ref) != 0
+
+    def extend(self, size: int) -> int:
+        """Reserve *size* bytes after all data; return where they start. Under the structure mutex.
+
+        They are nobody's until `publish`. Raises OSError (ENOSPC) when there is no room.
+        """
+        _, _, _, end, _ = _seg.place(self.ref)
+        start = _round_up(max(end, self.capacity - self.data_offset))
+        with self.opened() as fd:
+            try:
+                _map.reserve(fd, self.data_offset + start + size, self.data_offset + start)
+            except BaseException:
+                os.ftruncate(fd, self.data_offset + start)
+                raise
+        return start
+
+    def publish(self, desc_offset: int, desc_size: int, end: int) -> None:
+        """Make what is described there the next generation. Under the structure mutex."""
+        _seg.publish(self.ref, desc_offset, desc_size, end)
+
+    def read_place(self) -> tuple[int, tuple[int, int]]:
+        """Return the generation, and where its description lies in the data: (offset, bytes)."""
+        generation, offset, size, _, _ = _seg.place(self.ref)
+        return generation, (offset, size)
+
+    def read_description(self, offset: int, size: int) -> bytes:
+        """Read the description of a generation.
+
+        Raises
+        ------
+        SegmentNotFound : it was of a generation that `compact` has taken away.
+        SegmentDamaged : it does not lie in the file.
+        """
+        self.check_floor(offset)
+        with self.opened() as fd:
+            if not self.capacity <= self.data_offset + offset <= os.fstat(fd).st_size - size:
+                raise SegmentDamaged(
+                    f"segment {self.name!r}: a description of {size} bytes at {offset}", self.name
+                )
+            return os.pread(fd, size, self.data_offset + offset)
+
+    def check_floor(self, offset: int) -> None:
+        """Raise SegmentNotFound if the data at *offset* was given back."""
+        if 0 <= offset < _seg.floor(self.ref):
+            raise SegmentNotFound(
+                f"segment {self.name!r}: what the handle means was replaced, and its memory given "
+                "back by compact(); get a new handle",
+                self.name,
+            )
+
+    def map_extent(self, mode: str, start: int, size: int) -> Mapping:
+        """Map *size* bytes of data from *start*, which lies behind those of `map`, once."""
+        key = _key(mode, start, size)
+        found = self.mappings.get(key)
+        if found is not None:
+            return found
+        with self.opened() as fd:
+            end = os.fstat(fd).st_size - self.data_offset
+            if start % PAGE or not self.capacity - self.data_offset <= start < start + size <= end:
+                raise SegmentDamaged(
+                    f"segment {self.name!r}: an extent of {size} bytes at {start} of {end}",
+                    self.name,
+                )
+            address = _map.map(fd, self.data_offset + start, size, MODES[mode])
+        mapping = self.mappings[key] = Mapping(self, mode, address, size, start)
+        return mapping
+
+    def give_back(self, floor: int) -> int:
+        """Free the data below *floor*; return the bytes. Under the structure mutex.
+
+        Nobody may use it any more. The pages go; the file keeps its length.
+        """
+        before = _seg.floor(self.ref)
+        if before >= floor:
+            return 0
+        with self.opened() as fd:
+            blocks = os.fstat(fd).st_blocks
+            _seg.raise_floor(self.ref, floor)
+            _map.punch(fd, self.data_offset + before, floor - before)
+            return 512 * (blocks - os.fstat(fd).st_blocks)
+
     def unmap(self) -> None:
         """Unmap all of it. Nothing may refer to it any more.
 
@@ -460,7 +564,7 @@ class Segment:
                 if st.st_ino == self.inode and st.st_nlink:
                     os.unlink(file)
                     if free and not _seg.has_unlisted(self.ref):
-                        _map.punch(fd, self.data_offset, self.capacity - self.data_offset)
+                        _map.punch(fd, self.data_offset, st.st_size - self.data_offset)
             finally:
                 descriptor.close(fd)
 

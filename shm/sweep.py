@@ -49,7 +49,7 @@ class SegmentInfo(NamedTuple):
 
     name: str
     size: int  #: bytes of data
-    capacity: int  #: bytes of the file
+    capacity: int  #: bytes of the file, those that compact() gave back included
     state: str  #: "building", "live", "warm" or "dead"
     created_ns: int  #: time.time_ns() of its creation
     creator_pid: int
@@ -174,8 +174,8 @@ def _unlink(file: str, opened: _Opened) -> int:
     os.unlink(naming.path(file))
     unlink_queue(file.removeprefix(naming.SEGMENT))
     if not _seg.has_unlisted(ref):
-        _map.punch(fd, head.data_offset, head.capacity - head.data_offset)
-    return head.capacity
+        _map.punch(fd, head.data_offset, st.st_size - head.data_offset)
+    return st.st_size
 
 
 def _unlink_unfinished(file: str) -> int:
@@ -227,7 +227,7 @@ def _look(file: str, opened: _Opened, pids: dict[int, _node.NodeInfo]) -> Segmen
     return SegmentInfo(
         name=name,
         size=head.data_size,
-        capacity=head.capacity,
+        capacity=os.fstat(fd).st_size,
         state=_STATES[head.state],
         created_ns=head.created_ns,
         creator_pid=head.creator_pid,
@@ -235,8 +235,17 @@ def _look(file: str, opened: _Opened, pids: dict[int, _node.NodeInfo]) -> Segmen
         lock_pid=_node.pid_of_thread(lock_tid) if lock_tid else 0,
         lock_tid=lock_tid,
         range_locks=tuple(_range.entries(ref)),
-        description=os.pread(fd, head.desc_size, head.desc_offset),
+        description=_read_description(opened),
     )
+
+
+def _read_description(opened: _Opened) -> bytes:
+    """Read the description of the latest generation."""
+    fd, ref, head, _ = opened
+    generation, offset, size, _, _ = _seg.place(ref)
+    if not generation:
+        return os.pread(fd, head.desc_size, head.desc_offset)
+    return os.pread(fd, min(size, os.fstat(fd).st_size), head.data_offset + offset)
 
 
 def remove(name: str) -> int:

@@ -55,7 +55,11 @@ def _files() -> Iterator[tuple[int, str]]:
 
 
 def is_worth_keeping(segment: Segment) -> bool:
-    return SMALLEST <= segment.capacity <= limit() and not _seg.has_unlisted(segment.ref)
+    return (
+        SMALLEST <= segment.capacity <= limit()
+        and not _seg.has_unlisted(segment.ref)
+        and not segment.is_extended
+    )
 
 
 def put(segment: Segment) -> bool:

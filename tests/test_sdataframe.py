@@ -208,7 +208,7 @@ def test_results_are_those_of_pandas_and_plain(read):
 
 def test_reading_copies_nothing():
     sdf = SDataFrame(make())
-    memory = sdf._window.store.memory
+    memory = sdf._window.store.memories[0]
     for part in (sdf["f"].values, sdf["i"].values, sdf.iloc[3:9]["g"].values, sdf["t"].values):
         assert np.shares_memory(part, memory)
 
@@ -365,7 +365,7 @@ def test_no_references_pile_up():
         sdf.iloc[3:5]
         sdf.partitions(2)
         sdf.loc[10, "a"] = 1.0
-    counters = sdf._window.store.memory.references
+    counters = sdf._window.store.history.references[0]
     assert all(len(counter.referenced_blocks) < 600 for counter in counters)
 
 
@@ -378,39 +378,44 @@ STRUCTURAL = {
     "del": (lambda d: d.__delitem__("a"), "'a' would be dropped"),
     "pop": (lambda d: d.pop("a"), "'a' would be dropped"),
     "columns": (lambda d: setattr(d, "columns", list("xyz")), "'a' would become 'x'"),
-    "index": (lambda d: setattr(d, "index", range(33)), "row labels would change"),
+    "index": (lambda d: setattr(d, "index", range(len(d))), "row labels would change"),
     "sort": (lambda d: d.sort_values("a", ascending=False, inplace=True), "row labels"),
-    "rows": (lambda d: d.drop(index=10, inplace=True), "33 rows would become 32"),
-    "enlarge": (lambda d: d.loc.__setitem__(99, [1, 2, 3]), "33 rows would become 34"),
-    "attrs": (lambda d: d.attrs.__setitem__("x", 1), "attrs of a shared frame are fixed"),
-    "all attrs": (lambda d: setattr(d, "attrs", {"x": 1}), "attrs of a shared frame are fixed"),
+    "rows": (lambda d: d.drop(index=10, inplace=True), "11 rows would become 10"),
+    "enlarge": (lambda d: d.loc.__setitem__(99, [1, 2, 3]), "11 rows would become 12"),
+    "attrs": (lambda d: d.attrs.__setitem__("x", 1), "attrs of a part"),
+    "all attrs": (lambda d: setattr(d, "attrs", {"x": 1}), "attrs of a part"),
 }
 
 
 @pytest.mark.filterwarnings("ignore:The inplace keyword")
 @pytest.mark.parametrize(("operate", "says"), STRUCTURAL.values(), ids=STRUCTURAL)
-def test_a_change_of_structure_names_what_and_the_remedy(operate, says):
+def test_a_part_says_what_it_cannot_and_the_remedy(operate, says):
     sdf = SDataFrame(numeric())
     with pytest.raises(SharedStructureError, match=says) as caught:
-        operate(sdf)
+        operate(sdf.partitions(3)[0])
     assert isinstance(caught.value, TypeError)
-    assert "SDataFrame(" in str(caught.value)
+    assert "the whole frame" in str(caught.value)
     equal(sdf.to_pandas(), numeric())
 
 
-def test_names_set_on_an_index_are_refused_and_undone():
-    sdf = SDataFrame(numeric())
-    sdf.index.name = "row"
-    with pytest.raises(SharedStructureError, match="row"):
-        len(sdf)
-    equal(sdf.to_pandas(), numeric())
-    sdf.columns.names = ["col"]
-    with pytest.raises(SharedStructureError, match="col"):
-        sdf["a"]
-    equal(sdf.to_pandas(), numeric())
+def test_names_set_on_an_index_are_those_of_the_frame():
+    sdf, plain = SDataFrame(numeric()), numeric()
+    again, part = numpush.attach(sdf.name), sdf.partitions(2)[0]
+    for df in (sdf, plain):
+        df.index.name = "row"
+    equal(sdf.to_pandas(), plain)
+    equal(again.to_pandas(), plain)
+    for df in (sdf, plain):
+        df.columns.names = ["col"]
+    assert list(sdf["a"]) == list(plain["a"])
+    equal(again.to_pandas(), plain)
+    part.index.name = "mine"
+    with pytest.raises(SharedStructureError, match="mine"):
+        len(part)
+    equal(part.to_pandas(), numeric().iloc[:17])
 
 
-def test_a_replaced_manager_is_adopted_or_refused():
+def test_a_replaced_manager_is_adopted():
     """What some pandas internal does that we know nothing of."""
     sdf = SDataFrame(numeric())
     memory = sdf.column("a")
@@ -419,20 +424,26 @@ def test_a_replaced_manager_is_adopted_or_refused():
     sdf._mgr = other._mgr
     equal(sdf.to_pandas(), other)
     assert np.shares_memory(sdf["a"].values, memory)
-    with pytest.raises(SharedStructureError):
-        sdf._mgr = other.drop(columns="a")._mgr
+    sdf._mgr = other.drop(columns="a")._mgr
+    equal(sdf.to_pandas(), other.drop(columns="a"))
     sdf._mgr.insert(0, "new", np.zeros(33))
-    with pytest.raises(SharedStructureError):
-        len(sdf)
-    equal(sdf.to_pandas(), other)
+    wanted = other.drop(columns="a")
+    wanted.insert(0, "new", np.zeros(33))
+    equal(sdf.to_pandas(), wanted)
+    equal(numpush.attach(sdf.name, "ro").to_pandas(), wanted)
 
 
-def test_a_string_set_through_its_array_is_refused_and_undone():
-    sdf = SDataFrame(make())
-    sdf["s"].array[0] = "other"
-    with pytest.raises(SharedStructureError, match="array"):
-        sdf["f"] = 1.0
-    equal(sdf.to_pandas(), make())
+def test_a_string_set_through_its_array_is_the_frames_at_the_next_write():
+    sdf, plain = SDataFrame(make()), make()
+    part = sdf.partitions(2)[0]
+    for df in (sdf, plain):
+        df["s"].array[0] = "other"
+        df["f"] = 1.0
+    equal(sdf.to_pandas(), plain)
+    equal(numpush.attach(sdf.name, "ro").to_pandas(), plain)
+    part["s"].array[0] = "mine"
+    with pytest.raises(SharedStructureError, match="'s'"):
+        part["f"] = 2.0
 
 
 def test_every_method_with_inplace_is_wrapped():
@@ -547,8 +558,10 @@ def test_an_empty_frame():
     equal(sdf.to_pandas(), make(0))
     assert [len(part) for part in sdf.partitions(3)] == [0, 0, 0]
     sdf["f"] = 1.0
-    with pytest.raises(SharedStructureError):
-        sdf["f"] = np.ones(3)
+    plain = make(0)
+    for df in (sdf, plain):
+        df["f"] = np.ones(3)  # pandas gives an empty frame rows
+    equal(sdf.to_pandas(), plain)
 
 
 # -- column
@@ -902,7 +915,7 @@ def step(df: Any, kind: str, rows: Any, columns: Any, value: Any) -> Exception |
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(STEPS, max_size=6))
-def test_any_sequence_of_writes_is_that_of_pandas_but_for_structure(steps):
+def test_any_sequence_of_writes_is_that_of_pandas(steps):
     plain = pd.DataFrame({"a": np.arange(7.0), "b": np.arange(7.0), "i": np.arange(7)})
     sdf = SDataFrame(plain)
     for each in steps:
@@ -910,7 +923,9 @@ def test_any_sequence_of_writes_is_that_of_pandas_but_for_structure(steps):
         wanted, found = step(plain, *each), step(sdf, *each)
         if found is not None or wanted is not None:
             assert found is not None, (each, wanted)
-            assert isinstance(found, SharedStructureError) or type(found) is type(wanted), each
+            # pandas makes a column without a type: df.loc[[], ["new"]] = "x"
+            has_no_layout = type(found) is TypeError and "has no layout" in str(found)
+            assert has_no_layout or type(found) is type(wanted), each
             plain = before  # nothing was written, where pandas may have written a part
         equal(sdf.to_pandas(), plain)
         equal(numpush.attach(sdf.name, "ro").to_pandas(), plain)

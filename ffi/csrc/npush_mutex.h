@@ -22,7 +22,7 @@ typedef struct {
     };
 } npush_mutex_t;
 
-_Static_assert(sizeof(npush_mutex_t) == 64, "layout 1");
+_Static_assert(sizeof(npush_mutex_t) == 64, "layout 2");
 
 /* cdef: begin */
 #define NPUSH_OWNER_DIED 1

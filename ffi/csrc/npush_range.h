@@ -32,5 +32,5 @@ int npush_range_wait(npush_seg_t *seg, uint32_t news, int64_t timeout_ns);
 /* Copy the entries in use to out (7 words each: start, stop, node, pid, tid, state, shared); how many. */
 int npush_range_list(npush_seg_t *seg, uint64_t *out);
 /* cdef: end */
-_Static_assert(NPUSH_RANGE_ENTRIES == NPUSH_N_RANGES, "layout 1");
+_Static_assert(NPUSH_RANGE_ENTRIES == NPUSH_N_RANGES, "layout 2");
 #endif

@@ -79,6 +79,10 @@ static void fresh_locks(npush_seg_t *seg)
 {
     npush_mutex_init(&seg->data);
     npush_mutex_init(&seg->ranges);
+    npush_mutex_init(&seg->structure);
+    seg->generation = 0;
+    seg->floor = 0;
+    memset(seg->place, 0, sizeof seg->place);
     memset(seg->range, 0, sizeof seg->range);
     seg->next_ticket = 0;
     seg->n_joins = 0;
@@ -302,6 +306,48 @@ int npush_seg_has_unlisted(const npush_seg_t *seg)
 uint32_t npush_seg_state(const npush_seg_t *seg) { return __atomic_load_n(&seg->state, __ATOMIC_ACQUIRE); }
 uint64_t npush_seg_identity(const npush_seg_t *seg) { return __atomic_load_n(&seg->identity, __ATOMIC_ACQUIRE); }
 uint32_t npush_seg_joins(const npush_seg_t *seg) { return __atomic_load_n(&seg->n_joins, __ATOMIC_RELAXED); }
+uint64_t npush_seg_floor(const npush_seg_t *seg) { return __atomic_load_n(&seg->floor, __ATOMIC_ACQUIRE); }
+npush_mutex_t *npush_seg_structure_mutex(npush_seg_t *seg) { return &seg->structure; }
+
+uint64_t npush_seg_generation(const npush_seg_t *seg) { return __atomic_load_n(&seg->generation, __ATOMIC_ACQUIRE); }
+
+void npush_seg_place(const npush_seg_t *seg, uint64_t *out)
+{
+    /* A place is written again only two generations later, so one that has not moved by two is whole. */
+    do {
+        const npush_place_t *place;
+
+        out[0] = npush_seg_generation(seg);
+        place = &seg->place[out[0] & 1];
+        out[1] = __atomic_load_n(&place->desc_offset, __ATOMIC_RELAXED);
+        out[2] = __atomic_load_n(&place->desc_size, __ATOMIC_RELAXED);
+        out[3] = __atomic_load_n(&place->end, __ATOMIC_RELAXED);
+        out[4] = npush_seg_floor(seg);
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    } while (npush_seg_generation(seg) != out[0]);
+}
+
+void npush_seg_publish(npush_seg_t *seg, uint64_t desc_offset, uint64_t desc_size, uint64_t end)
+{
+    uint64_t next = npush_seg_generation(seg) + 1;
+    npush_place_t *place = &seg->place[next & 1];
+
+    __atomic_store_n(&place->desc_offset, desc_offset, __ATOMIC_RELAXED);
+    NPUSH_STEP();
+    __atomic_store_n(&place->desc_size, desc_size, __ATOMIC_RELAXED);
+    NPUSH_STEP();
+    __atomic_store_n(&place->end, end, __ATOMIC_RELAXED);
+    NPUSH_STEP();
+    __atomic_store_n(&seg->generation, next, __ATOMIC_RELEASE);
+    NPUSH_STEP();
+}
+
+void npush_seg_raise_floor(npush_seg_t *seg, uint64_t floor)
+{
+    __atomic_store_n(&seg->floor, floor, __ATOMIC_RELEASE);
+    NPUSH_STEP();
+}
+
 npush_mutex_t *npush_seg_data_mutex(npush_seg_t *seg) { return &seg->data; }
 uint64_t npush_seg_version(const npush_seg_t *seg) { return __atomic_load_n(&seg->version, __ATOMIC_ACQUIRE); }
 

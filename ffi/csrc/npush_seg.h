@@ -3,7 +3,7 @@
  *     0  magic          stored last by the creator (release), looked at first by everybody else
  *     8  layout         attach refuses any other value
  *    12  state          below; changes under `table`
- *    16  capacity       bytes of the file, constant
+ *    16  capacity       bytes of the file as it was made, constant; generations may have extended it
  *    24  data_offset    a page boundary, constant     32  data_size   bytes in use
  *    40  desc_offset    of the description (msgpack)  48  desc_size
  *    52  n_slots        of the table, constant
@@ -13,6 +13,9 @@
  *   128  table          mutex: guards state and slots          192  data     mutex: the user's
  *   256  ranges         mutex: guards the range locks          320  version, news, range_news
  *   336  has_unlisted   a process that is not in the table maps it: its memory must not be used for anything else
+ *   344  generation     how often its structure was replaced; 352  floor: data below was given back
+ *   360  place[2]       of the description of the generation, in the one of its parity
+ *   448  structure      mutex: guards these, and the end of the file
  *   512  64 range-lock entries                                3584  n_slots slots, then the description
  *
  * A slot says that one process (node) uses the segment: `attached` (it has it mapped and views may live), `leases`
@@ -28,7 +31,9 @@
  * (3) Each change is one store that means something by itself, and a slot's node is stored last when it is taken: a
  *     process killed between any two stores leaves a table that is right, or that a sweep makes right by evicting it.
  * (4) What is used of the header's numbers was checked once by attach and is passed in (n_slots); it is not read again.
- * (5) Offsets, never addresses, are stored in shared memory. */
+ * (5) Offsets, never addresses, are stored in shared memory.
+ * (6) A generation is a new description, appended to the file with what data it adds, and never changed afterwards: it is
+ *     there from the store of `generation` on. Who is killed before leaves the file longer, and nothing else. */
 #ifndef NPUSH_SEG_H
 #define NPUSH_SEG_H
 #include "npush_mutex.h"
@@ -51,6 +56,11 @@ typedef struct { /* see npush_range.h */
 } npush_range_t;
 
 #define NPUSH_N_RANGES 64
+
+typedef struct { /* of a generation: offsets into the data, and where the next one may begin */
+    uint64_t desc_offset, desc_size;
+    uint64_t end;
+} npush_place_t;
 
 typedef struct {
     uint64_t magic;
@@ -75,20 +85,26 @@ typedef struct {
     uint32_t news;
     uint32_t range_news;
     uint32_t has_unlisted;
-    unsigned char reserved[172];
+    uint64_t generation;
+    uint64_t floor;
+    npush_place_t place[2];
+    unsigned char reserved[40];
+    npush_mutex_t structure;
     npush_range_t range[NPUSH_N_RANGES];
     npush_slot_t slot[];
 } npush_seg_t;
 
-_Static_assert(offsetof(npush_seg_t, identity) == 56, "layout 1");
-_Static_assert(offsetof(npush_seg_t, table) == 128, "layout 1");
-_Static_assert(offsetof(npush_seg_t, version) == 320, "layout 1");
-_Static_assert(offsetof(npush_seg_t, range) == 512, "layout 1");
-_Static_assert(sizeof(npush_range_t) == 48, "layout 1");
-_Static_assert(offsetof(npush_seg_t, slot) == 3584, "layout 1");
+_Static_assert(offsetof(npush_seg_t, identity) == 56, "layout 2");
+_Static_assert(offsetof(npush_seg_t, table) == 128, "layout 2");
+_Static_assert(offsetof(npush_seg_t, version) == 320, "layout 2");
+_Static_assert(offsetof(npush_seg_t, generation) == 344, "layout 2");
+_Static_assert(offsetof(npush_seg_t, structure) == 448, "layout 2");
+_Static_assert(offsetof(npush_seg_t, range) == 512, "layout 2");
+_Static_assert(sizeof(npush_range_t) == 48, "layout 2");
+_Static_assert(offsetof(npush_seg_t, slot) == 3584, "layout 2");
 
 /* cdef: begin */
-#define NPUSH_LAYOUT 1
+#define NPUSH_LAYOUT 2
 #define NPUSH_SLOTS_OFFSET 3584
 #define NPUSH_BUILDING 1
 #define NPUSH_LIVE 2
@@ -130,6 +146,16 @@ int npush_seg_has_unlisted(const npush_seg_t *seg);
 uint32_t npush_seg_state(const npush_seg_t *seg);
 uint64_t npush_seg_identity(const npush_seg_t *seg);
 uint32_t npush_seg_joins(const npush_seg_t *seg);
+/* 0 for what the segment was made with. */
+uint64_t npush_seg_generation(const npush_seg_t *seg);
+uint64_t npush_seg_floor(const npush_seg_t *seg);
+/* Copy generation, desc_offset, desc_size, end and floor to out, as they were together. */
+void npush_seg_place(const npush_seg_t *seg, uint64_t *out);
+/* Make it the next generation, described there; under `structure`. */
+void npush_seg_publish(npush_seg_t *seg, uint64_t desc_offset, uint64_t desc_size, uint64_t end);
+/* Say that data below `floor` is gone, before it goes; under `structure`. */
+void npush_seg_raise_floor(npush_seg_t *seg, uint64_t floor);
+npush_mutex_t *npush_seg_structure_mutex(npush_seg_t *seg);
 /* The user's mutex. */
 npush_mutex_t *npush_seg_data_mutex(npush_seg_t *seg);
 /* version: load (acquire); add n (release) and wake who waits. */
