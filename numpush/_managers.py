@@ -109,7 +109,7 @@ class Watch:
             and axes[1] is index
             and columns._name is columns_name
             and index._name is index_name
-            and (is_flat or self.find_names() is None)
+            and (is_flat or self._names_now() == self._names)
         )
 
     def changed(self, manager: Any) -> None:
@@ -118,13 +118,15 @@ class Watch:
 
     def find_names(self) -> tuple[Any, Any] | None:
         """Give the names of the axes before and now, if they were changed, and set them back."""
-        axes = self._seen[2:4]
-        now = [list(axis.names) for axis in axes]
+        now = self._names_now()
         if now == self._names:
             return None
-        for axis, names in zip(axes, self._names):
+        for axis, names in zip(self._seen[2:4], self._names):
             axis.names = names
         return self._names, now
+
+    def _names_now(self) -> list[Any]:
+        return [list(axis.names) for axis in self._seen[2:4]]
 
     def has_swapped(self) -> bool:
         """Whether a cell of an Arrow array was set, through ``df['a'].array``."""
@@ -174,6 +176,38 @@ def series_of(manager: Any) -> Any:
     made = _pd.Series._from_mgr(manager, manager.axes)
     object.__setattr__(made, "_name", None)
     return made
+
+
+def only_column(manager: Any, *, tracked: bool) -> Any:
+    """Give the single-block manager of the one column; *tracked*: it copies what is written to."""
+    return manager.iget(0, track_ref=tracked)
+
+
+def only_series(frame: Any) -> Any:
+    """Give the one column of a frame as a Series, which writes where the frame would."""
+    manager = frame._mgr
+    writes_through = isinstance(manager, InPlaceManager)
+    series = series_of(only_column(manager, tracked=not writes_through))
+    object.__setattr__(series, "_name", frame.columns[0])
+    return series
+
+
+def put_series(frame: Any, series: Any) -> None:
+    """Have a frame's one column be *series*, unless it is the same memory."""
+    manager = frame._mgr
+    values = series._mgr.blocks[0].values
+    if series.index is frame.index and is_same_memory(column_of(manager), values):
+        return
+    columns = pd.Index([series.name], dtype=object, tupleize_cols=False, name=frame.columns.name)
+    made = series.to_frame(0)
+    made.columns = columns
+    frame._mgr = made._mgr
+
+
+def column_of(manager: Any) -> Any:
+    """Give the array of the one column."""
+    values = manager.blocks[0].values
+    return values if values.ndim == 1 else values[0]
 
 
 def init_frame(frame: Any, unique_labels: bool) -> None:

@@ -162,7 +162,7 @@ def _refuse_duplicates(frame: pd.DataFrame) -> None:
     """Raise pandas' own DuplicateLabelError."""
     for axis in (frame.index, frame.columns):
         if not axis.is_unique:
-            plain = frame.set_flags(allows_duplicate_labels=True)
+            plain: Any = frame.set_flags(allows_duplicate_labels=True)
             plain.flags.allows_duplicate_labels = False
 
 

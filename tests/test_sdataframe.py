@@ -409,6 +409,11 @@ def test_names_set_on_an_index_are_those_of_the_frame():
         df.columns.names = ["col"]
     assert list(sdf["a"]) == list(plain["a"])
     equal(again.to_pandas(), plain)
+    levels = pd.DataFrame({"a": range(4)}, index=pd.MultiIndex.from_product([["x", "y"], [1, 2]]))
+    of_levels = SDataFrame(levels)
+    for df in (of_levels, levels):
+        df.index.names = ["first", "second"]
+    equal(of_levels.reset_index(), levels.reset_index())
     part.index.name = "mine"
     with pytest.raises(SharedStructureError, match="mine"):
         len(part)

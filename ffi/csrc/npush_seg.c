@@ -313,17 +313,17 @@ uint64_t npush_seg_generation(const npush_seg_t *seg) { return __atomic_load_n(&
 
 void npush_seg_place(const npush_seg_t *seg, uint64_t *out)
 {
-    /* A place is written again only two generations later, so one that has not moved by two is whole. */
+    /* A place is written again only two generations later, so one is whole if the number has not moved: each
+     * load here, and each store below, keeps its place among the others. */
     do {
         const npush_place_t *place;
 
         out[0] = npush_seg_generation(seg);
         place = &seg->place[out[0] & 1];
-        out[1] = __atomic_load_n(&place->desc_offset, __ATOMIC_RELAXED);
-        out[2] = __atomic_load_n(&place->desc_size, __ATOMIC_RELAXED);
-        out[3] = __atomic_load_n(&place->end, __ATOMIC_RELAXED);
+        out[1] = __atomic_load_n(&place->desc_offset, __ATOMIC_ACQUIRE);
+        out[2] = __atomic_load_n(&place->desc_size, __ATOMIC_ACQUIRE);
+        out[3] = __atomic_load_n(&place->end, __ATOMIC_ACQUIRE);
         out[4] = npush_seg_floor(seg);
-        __atomic_thread_fence(__ATOMIC_ACQUIRE);
     } while (npush_seg_generation(seg) != out[0]);
 }
 
@@ -332,11 +332,11 @@ void npush_seg_publish(npush_seg_t *seg, uint64_t desc_offset, uint64_t desc_siz
     uint64_t next = npush_seg_generation(seg) + 1;
     npush_place_t *place = &seg->place[next & 1];
 
-    __atomic_store_n(&place->desc_offset, desc_offset, __ATOMIC_RELAXED);
+    __atomic_store_n(&place->desc_offset, desc_offset, __ATOMIC_RELEASE);
     NPUSH_STEP();
-    __atomic_store_n(&place->desc_size, desc_size, __ATOMIC_RELAXED);
+    __atomic_store_n(&place->desc_size, desc_size, __ATOMIC_RELEASE);
     NPUSH_STEP();
-    __atomic_store_n(&place->end, end, __ATOMIC_RELAXED);
+    __atomic_store_n(&place->end, end, __ATOMIC_RELEASE);
     NPUSH_STEP();
     __atomic_store_n(&seg->generation, next, __ATOMIC_RELEASE);
     NPUSH_STEP();

@@ -658,6 +658,57 @@ static void test_segment_version(void)
     unshare_(seg, CAPACITY);
 }
 
+static void publish_for_ever(void *argument)
+{
+    for (uint64_t n = 1;; n++)
+        npush_seg_publish(argument, n, 2 * n, 3 * n);
+}
+
+static void die_publishing(void *argument)
+{
+    npush_step_countdown = step_number;
+    npush_seg_publish(argument, 7, 14, 21);
+    _exit(npush_step_countdown > 0 ? 3 : 1);
+}
+
+/* What a reader gets belongs together, whoever publishes, and whoever dies in it. */
+static void test_segment_generations(void)
+{
+    npush_seg_t *seg = new_segment();
+    uint64_t out[5];
+    pid_t child;
+    int code = -SIGKILL;
+
+    npush_seg_place(seg, out);
+    for (int i = 0; i < 5; i++)
+        EQUAL(out[i], 0);
+    for (step_number = 1; code == -SIGKILL; step_number++) {
+        uint64_t before = npush_seg_generation(seg);
+
+        code = reap(spawn(die_publishing, seg));
+        CHECK(code == -SIGKILL || code == 3);
+        npush_seg_place(seg, out);
+        CHECK(out[0] == before || out[0] == before + 1);
+        CHECK(out[0] == 0 || (out[1] == 7 && out[2] == 14 && out[3] == 21));
+    }
+    CHECK(step_number > 4);
+    npush_seg_publish(seg, 1, 2, 3); /* both places are those of publish_for_ever now */
+    npush_seg_publish(seg, 1, 2, 3);
+    child = spawn(publish_for_ever, seg);
+    for (int i = 0; i < 200000; i++) {
+        npush_seg_place(seg, out);
+        EQUAL(out[2], 2 * out[1]);
+        EQUAL(out[3], 3 * out[1]);
+    }
+    kill(child, SIGKILL);
+    EQUAL(reap(child), -SIGKILL);
+    npush_seg_raise_floor(seg, 4096);
+    EQUAL(npush_seg_floor(seg), 4096);
+    EQUAL(npush_mutex_try(npush_seg_structure_mutex(seg)), 0);
+    EQUAL(npush_mutex_unlock(npush_seg_structure_mutex(seg)), 0);
+    unshare_(seg, CAPACITY);
+}
+
 /* -- ranges */
 
 static uint64_t blocked_by;
@@ -1044,6 +1095,7 @@ int main(void)
         TEST(test_segment_under_contention),
         TEST(test_segment_whose_user_dies_at_each_step),
         TEST(test_segment_version),
+        TEST(test_segment_generations),
         TEST(test_ranges),
         TEST(test_ranges_whose_writer_dies),
         TEST(test_ranges_under_contention),
