@@ -29,6 +29,13 @@ def look_frame(frame: Any) -> float:
     return float(frame.to_numpy()[::STEP, 0].sum())
 
 
+def look_mixed(frame: Any) -> tuple[float, str, str, str]:
+    """Read elements all over the first column, and from each of the others."""
+    last = frame.iloc[-1]
+    sample = float(frame["a"].to_numpy()[::STEP].sum()) + last["b"] + last["c"]
+    return sample, last["label"], last["kind"], str(last["time"])
+
+
 def look_by_name(args: tuple[str, int]) -> float:
     """Attach to a block of the standard library, look, detach."""
     name, n = args

@@ -31,8 +31,11 @@ __all__ = [
     "LockError",
     "LockTimeout",
     "NumpushError",
+    "Pool",
+    "RemoteError",
     "SArray",
     "SDataFrame",
+    "SSeries",
     "SegmentDamaged",
     "SegmentError",
     "SegmentExists",
@@ -40,14 +43,18 @@ __all__ = [
     "SegmentNotFound",
     "SharedStructureError",
     "WaitTimeout",
+    "WorkerDied",
     "atomic",
     "attach",
     "errors",
     "gc",
+    "install",
     "publish",
     "remove",
     "segments",
+    "share",
     "shmem",
+    "uninstall",
     "withdraw",
 ]
 
@@ -55,6 +62,7 @@ __all__ = [
 _HOME = {
     "SArray": "sarray",
     "SDataFrame": "sdataframe",
+    "SSeries": "sseries",
     "Channel": "channel",
     "Handle": "handle",
     "attach": "attaching",
@@ -63,6 +71,12 @@ _HOME = {
     "segments": "overview",
     "gc": "overview",
     "remove": "overview",
+    "share": "sharing",
+    "Pool": "pool",
+    "RemoteError": "pool",
+    "WorkerDied": "pool",
+    "install": "installing",
+    "uninstall": "installing",
 }
 _MODULES = ("atomic", "errors", "shmem")
 
@@ -85,9 +99,13 @@ if TYPE_CHECKING:
         WaitTimeout,
     )
     from .handle import Handle
+    from .installing import install, uninstall
     from .overview import gc, remove, segments
+    from .pool import Pool, RemoteError, WorkerDied
     from .sarray import SArray
     from .sdataframe import SDataFrame
+    from .sharing import share
+    from .sseries import SSeries
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING, Any
 
-from .handle import ArrayHandle, FrameHandle, Handle
+from .handle import ArrayHandle, FrameHandle, Handle, SeriesHandle
 from .layout import SchemaError, pack, unpack
 from .shm import Segment, naming, node, process
 from .shm.errors import SegmentDamaged, SegmentError, SegmentExists, SegmentNotFound
@@ -30,7 +30,7 @@ _published: dict[str, tuple[Any, Any]] = {}
 os.register_at_fork(after_in_child=_published.clear)
 
 
-def attach(name_or_handle: str | Handle, mode: str | None = None) -> SArray | SDataFrame:
+def attach(name_or_handle: str | Handle, mode: str | None = None) -> Any:
     """Return the shared object of that name or handle. No copy.
 
     Parameters
@@ -64,7 +64,7 @@ def attach(name_or_handle: str | Handle, mode: str | None = None) -> SArray | SD
     return _from_segment(desc, segment, token, mode or "rw")
 
 
-def attach_handle(handle: Handle, sender: int = 0, mode: str | None = None) -> SArray | SDataFrame:
+def attach_handle(handle: Handle, sender: int = 0, mode: str | None = None) -> Any:
     """Attach to what *handle* means and give back the lease of *sender*."""
     if mode is not None and mode != handle.mode:
         handle = dataclasses.replace(handle, mode=mode)
@@ -72,6 +72,10 @@ def attach_handle(handle: Handle, sender: int = 0, mode: str | None = None) -> S
         from .sarray import attach_array
 
         return attach_array(handle, sender)
+    if isinstance(handle, SeriesHandle):
+        from .sseries import attach_series
+
+        return attach_series(handle, sender)
     if isinstance(handle, FrameHandle):
         from .sdataframe import attach_frame
 
@@ -94,7 +98,7 @@ def handle_of(obj: Any) -> tuple[Handle, Segment]:
     if not isinstance(handle, Handle):
         raise TypeError(
             f"a {type(obj).__name__} is not in shared memory; "
-            "put it there with SArray(array) or SDataFrame(frame)"
+            "put it there with SArray(array), SDataFrame(frame) or SSeries(series)"
         )
     segment, _ = process.attach(handle.name, handle.mode, identity=handle.identity)
     return handle, segment
@@ -185,7 +189,7 @@ def _description(segment: Segment) -> dict[str, Any]:
         ) from error
 
 
-def _attach_published(name: str, desc: dict[str, Any], mode: str | None) -> SArray | SDataFrame:
+def _attach_published(name: str, desc: dict[str, Any], mode: str | None) -> Any:
     if not desc.keys() >= _RECORD:
         raise SegmentDamaged(f"segment {name!r}: a published name without its handle", name)
     if not node.is_alive(desc["publisher"]):

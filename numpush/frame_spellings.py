@@ -33,7 +33,7 @@ from .frame_writes import (
 )
 from .shm.errors import SharedStructureError
 
-__all__ = ["SharedAttrs", "WritesInPlace", "set_attrs"]
+__all__ = ["SharedAttrs", "WritesInPlace", "set_attrs", "use_up"]
 
 #: Methods that, in place, put other columns, rows or labels where the old were.
 _REPLACING = {
@@ -44,7 +44,7 @@ _REPLACING = {
 _EVALUATING = {"eval", "query"}
 
 
-def _use_up(value: Any) -> Any:
+def use_up(value: Any) -> Any:
     """Make an iterator a list: what writes is run twice."""
     if types.is_iterator(value):
         return list(value)
@@ -85,9 +85,9 @@ class _Setter:
                 if row is not None and write_cell(window, operation, position, row, value):
                     return
         if isinstance(key, tuple):
-            key = tuple(map(_use_up, key))
+            key = tuple(map(use_up, key))
         else:
-            key = _use_up(key)
+            key = use_up(key)
 
         def write(writer: Any) -> None:
             indexer = getattr(writer, name)
@@ -98,7 +98,7 @@ class _Setter:
         if position is not None or (axis is None and _is_all_or_nothing(frame, key, value)):
             write_cells(window, operation, write, position)
         else:
-            value = _use_up(value)
+            value = use_up(value)
             write_frame(window, operation, write)
 
     def _find_column(self, columns: pd.Index, key: Any) -> int | None:
@@ -188,7 +188,7 @@ class WritesInPlace:
         window = self._window
         if callable(key):
             key = key(self)
-        key = _use_up(key)
+        key = use_up(key)
         operation = f"sdf[{key!r}] = .." if types.is_scalar(key) else "sdf[..] = .."
         is_one = not isinstance(value, pd.DataFrame) and len(window)
         position = _find_label(window.axes[0], key) if is_one else None
@@ -198,7 +198,7 @@ class WritesInPlace:
         def write(frame: Any) -> None:
             frame[key] = value
 
-        value = _use_up(value)
+        value = use_up(value)
         if _selects_cells(key):
             write_frame(window, operation, write)
         else:

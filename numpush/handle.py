@@ -18,7 +18,7 @@ from .layout.schema import SchemaError, pack, unpack
 from .shm import process
 from .shm.segment import MODES, Segment
 
-__all__ = ["ArrayHandle", "FrameHandle", "Handle", "lease"]
+__all__ = ["ArrayHandle", "FrameHandle", "Handle", "SeriesHandle", "lease"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +128,22 @@ class FrameHandle(Handle):
 
     @classmethod
     def _from_fields(cls, fields: list[Any]) -> Handle:
-        *others, place = fields
+        name, identity, mode, start, stop, generation, place = fields
         if len(place) not in (0, 2) or any(type(n) is not int for n in place):
             raise ValueError(f"not a place: {place!r}")
-        return cls(*others, tuple(place))
+        return cls(name, identity, mode, start, stop, generation, tuple(place))
 
 
-_KINDS: dict[str, type[Handle]] = {cls.kind: cls for cls in (ArrayHandle, FrameHandle)}
+@dataclass(frozen=True, slots=True)
+class SeriesHandle(FrameHandle):
+    """A shared series: a frame of one column."""
+
+    kind: ClassVar[str] = "series"
+
+
+_KINDS: dict[str, type[Handle]] = {
+    cls.kind: cls for cls in (ArrayHandle, FrameHandle, SeriesHandle)
+}
 
 
 def lease(segment: Segment) -> int:

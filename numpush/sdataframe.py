@@ -39,6 +39,17 @@ __all__ = ["SDataFrame"]
 _ROWS = 1 << 62
 
 
+class _Empty:
+    """`SDataFrame.empty(n_rows, schema)` makes one; `sdf.empty` says whether it has no items."""
+
+    def __get__(self, frame: Any, cls: type) -> Any:
+        if frame is not None:
+            return 0 in frame.shape
+        from . import filling
+
+        return filling.empty
+
+
 class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]
     """A DataFrame in shared memory, made by one copy.
 
@@ -118,10 +129,42 @@ class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]
         self._show(window, token)
         return self
 
+    # -- filled without a detour
+
+    empty = _Empty()
+
+    @classmethod
+    def from_arrow(cls, data: Any, **kwargs: Any) -> SDataFrame:
+        """Make a frame of an Arrow table or batches: see numpush.filling.from_arrow."""
+        from . import filling
+
+        return filling.from_arrow(data, **kwargs)
+
+    @classmethod
+    def read_parquet(cls, path: Any, **kwargs: Any) -> SDataFrame:
+        """Read Parquet, row groups by threads: see numpush.filling.read_parquet."""
+        from . import filling
+
+        return filling.read_parquet(path, **kwargs)
+
+    @classmethod
+    def read_feather(cls, path: Any, **kwargs: Any) -> SDataFrame:
+        """Read Feather (Arrow IPC): see numpush.filling.read_feather."""
+        from . import filling
+
+        return filling.read_feather(path, **kwargs)
+
+    @classmethod
+    def read_csv(cls, path: Any, **kwargs: Any) -> SDataFrame:
+        """Read CSV in a stream: see numpush.filling.read_csv."""
+        from . import filling
+
+        return filling.read_csv(path, **kwargs)
+
     # -- where it lies
 
     @property
-    def _window(self) -> Window:  # type: ignore[override]  # the spellings only read it
+    def _window(self) -> Window:
         """What it shows: of the latest generation, if it follows them."""
         window = self._shown
         if window.follows and not window.store.is_latest():
@@ -384,7 +427,7 @@ def attach_frame(handle: FrameHandle, sender: int = 0) -> SDataFrame:
     SegmentNotFound : nobody uses the segment any more.
     SegmentDamaged : it holds no frame, or not those rows.
     """
-    return _receive(
+    return receive_frame(
         handle.name,
         handle.identity,
         sender,
@@ -407,7 +450,7 @@ def _rows_of(window: Window) -> tuple[int, int, int, tuple[int, ...]]:
     return window.start, window.stop, window.store.generation, window.store.place
 
 
-def _receive(
+def receive_frame(
     name: str,
     identity: int,
     sender: int,
@@ -438,7 +481,7 @@ def _reduce(sdf: SDataFrame) -> tuple[Any, ...]:
         return _reduce_to_values(sdf)
     segment = store.segment
     sender = lease(segment)
-    return _receive, (
+    return receive_frame, (
         segment.name,
         segment.identity,
         sender,

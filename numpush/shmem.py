@@ -2,5 +2,6 @@
 
 from .sarray import SArray
 from .sdataframe import SDataFrame
+from .sseries import SSeries
 
-__all__ = ["SArray", "SDataFrame"]
+__all__ = ["SArray", "SDataFrame", "SSeries"]

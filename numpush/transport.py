@@ -13,7 +13,7 @@ from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-__all__ = ["is_sending", "register"]
+__all__ = ["is_sending", "register", "tell_loky", "types"]
 
 Reducer = Callable[[Any], tuple[Any, ...]]
 
@@ -30,6 +30,11 @@ def register(cls: type, reducer: Reducer) -> None:
     ForkingPickler.register(cls, reducer)
     for name in _told:
         sys.modules[name].register(cls, reducer)
+
+
+def types() -> tuple[type, ...]:
+    """Return the classes that were registered."""
+    return tuple(_reducers)
 
 
 def tell_loky() -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loky.backend import resource_tracker as loky_tracker
 
 import processes
 from numpush import SArray
@@ -51,9 +52,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture(scope="session", autouse=True)
 def _helpers_of_multiprocessing() -> None:
-    """Start what multiprocessing starts once and keeps: no test is to be blamed for it."""
+    """Start what multiprocessing and loky start once and keep: no test is to be blamed for it."""
     resource_tracker.ensure_running()
     forkserver.ensure_running()
+    loky_tracker.ensure_running()
 
 
 @pytest.fixture(autouse=True)

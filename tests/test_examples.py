@@ -140,6 +140,14 @@ def test_shared_pandas_shows_what_the_workers_wrote(namespace: str, method: str)
     assert "every worker's process id is here" in text
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_read_parquet_finds_the_hottest(namespace: str, method: str) -> None:
+    pytest.importorskip("pyarrow", reason="no pyarrow")
+    text = run(namespace, "read_parquet.py", "--rows", "20000", "--start-method", method)
+    assert "20,000 rows of city, time, degrees in shared memory" in text
+    assert re.search(r"hottest: [\d.]+ degrees, in \w+ at 2024-01-01 ", text)
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_locks_repairs_and_counts_exactly(namespace: str, method: str) -> None:
     text = run(namespace, "locks.py", "--rounds", "2000", "--start-method", method)

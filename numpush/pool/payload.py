@@ -1,0 +1,105 @@
+"""Arguments and results as bytes, with the big plain objects among them in shared memory.
+
+The bytes are loky's pickles (cloudpickle: lambdas, closures, functions of __main__), so shared
+objects travel by handle. What is big and plain is found by the pickler, wherever it lies.
+
+There are two ways to keep a parcel until it is received. Who sends arguments holds it until the
+task is done (`Outbox`). Who sends a result never hears of it again, so it takes a lease, and not
+before all of the result is pickled: what fails half-way leaves none (`dumps_result`).
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import weakref
+from typing import Any
+
+from loky.backend import reduction
+
+from .. import plain, transport
+from ..plain import Parcel
+from ..shm import naming, process
+
+__all__ = ["Outbox", "can_pickle", "dumps_result", "loads"]
+
+transport.tell_loky()
+loads = pickle.loads
+
+_ATOMS = {int, float, bool, str, bytes, type(None)}
+_FEW = 64
+
+
+def _is_simple(obj: Any) -> bool:
+    """Whether *obj* is a few numbers or texts, which need no pickler of ours: that takes 20 us."""
+    cls = type(obj)
+    if cls is tuple or cls is list:
+        return len(obj) <= _FEW and all(map(_is_simple, obj))
+    return cls in _ATOMS or (cls is dict and not obj)
+
+
+class Outbox:
+    """Pickles the arguments of one call, putting each object into shared memory once.
+
+    An object that the caller changes between two tasks must be sent anew: then use one Outbox each.
+    """
+
+    def __init__(self, share_from: int) -> None:
+        self.share_from = share_from
+        # By id, with the object itself, so that the id stays its own.
+        self._known: dict[int, tuple[Any, weakref.ref[Parcel] | None]] = {}
+        self._latest: list[Parcel] = []
+
+    def dumps(self, obj: Any) -> tuple[bytes, list[Parcel], int]:
+        """Return the bytes, what is to be held until they are read, and what all of it weighs."""
+        if _is_simple(obj):
+            data = pickle.dumps(obj, pickle.HIGHEST_PROTOCOL)
+            return data, [], len(data)
+        used: list[Parcel] = []
+        fresh: list[Parcel] = []
+        reduce = functools.partial(self._reduce, used, fresh)
+        data = bytes(reduction.dumps(obj, reducers=dict.fromkeys(plain.plain_types(), reduce)))
+        # The tasks of a call mostly share the same objects: those stay until the next is sent.
+        self._latest = used
+        return data, used, len(data) + sum(parcel.nbytes for parcel in fresh)
+
+    def _reduce(self, used: list[Parcel], fresh: list[Parcel], obj: Any) -> Any:
+        _, ref = self._known.get(id(obj), (None, None))
+        parcel = None if ref is None else ref()
+        if parcel is None:
+            parcel = plain.pack(obj, self.share_from)
+            if parcel is None:
+                return plain.reduce_as_usual(obj, pickle.HIGHEST_PROTOCOL)
+            self._known[id(obj)] = obj, weakref.ref(parcel)
+            fresh.append(parcel)
+        used.append(parcel)
+        return parcel.reduce()
+
+
+def dumps_result(obj: Any, share_from: int, prefix: str) -> bytes:
+    """Pickle a result. Names of segments start with *prefix*, so that the pool finds lost ones."""
+    if _is_simple(obj):
+        return pickle.dumps(obj, pickle.HIGHEST_PROTOCOL)
+    parcels: list[Parcel] = []
+
+    def reduce(obj: Any) -> Any:
+        parcel = plain.pack(obj, share_from, prefix + naming.random_name()[len(prefix) :])
+        if parcel is None:
+            return plain.reduce_as_usual(obj, pickle.HIGHEST_PROTOCOL)
+        parcels.append(parcel)
+        return parcel.reduce(process.node().id)
+
+    data = bytes(reduction.dumps(obj, reducers=dict.fromkeys(plain.plain_types(), reduce)))
+    for parcel in parcels:
+        process.lease(parcel.segment, to_child=False)
+    return data
+
+
+def can_pickle(obj: Any) -> bool:
+    """Whether *obj* can be pickled; without its bulk, and without sending a handle."""
+    stands_for = dict.fromkeys((*plain.plain_types(), *transport.types()), lambda _: (int, ()))
+    try:
+        reduction.dumps(obj, reducers=stands_for)
+    except Exception:
+        return False
+    return True

@@ -1,0 +1,411 @@
+"""SSeries: a pandas Series whose data lies in shared memory.
+
+It is an SDataFrame of one column, whose label is its name, seen as a Series: pandas' own code for
+series runs on that column, on the frame that SDataFrame's ways of writing make for it
+(frame_writes.py). So values of fixed width are written in place, anything else becomes a new
+generation, and what is derived is plain and private, for the same reasons as there.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, SupportsIndex
+
+import pandas as pd
+
+from . import _managers, transport
+from .frame_spellings import use_up
+from .frame_writes import write_cells, write_columns
+from .handle import SeriesHandle, lease
+from .sarray import SArray
+from .sdataframe import SDataFrame, receive_frame
+from .shared import Shared
+from .shm import RWLock
+from .shm.segment import Mapping
+
+__all__ = ["SSeries"]
+
+_Series: Any = pd.Series
+
+
+class SSeries(Shared, _Series):  # type: ignore[misc]  # pandas has no types here
+    """A Series in shared memory, made by one copy.
+
+    Parameters
+    ----------
+    data, index, dtype, name : as for pandas.Series
+        A Series, or whatever makes one. `name` is the series' own.
+
+    Raises
+    ------
+    TypeError : there is no layout for its values.
+    SegmentFull : shared memory has no room for it.
+
+    Notes
+    -----
+    Locks, news, `access`, `handle`, `partitions`, `updating`, `snapshot` and `compact` are those of
+    SDataFrame; the segment's name is ``handle.name``. ``ss.column()`` is its memory as an SArray.
+
+    Examples
+    --------
+    >>> from numpush import SSeries
+    >>> ss = SSeries([1.5, 2.5, 3.5], name="x")
+    >>> ss[1] = 9.0
+    >>> ss += 1
+    >>> ss.tolist(), type(ss * 2).__name__
+    ([2.5, 10.0, 4.5], 'Series')
+    """
+
+    _internal_names: ClassVar[list[str]] = [*_Series._internal_names, "_frame", "_seen"]
+    _internal_names_set: ClassVar[set[str]] = set(_internal_names)
+    _frame: SDataFrame
+
+    def __init__(
+        self, data: Any = None, index: Any = None, dtype: Any = None, name: Any = None
+    ) -> None:
+        if isinstance(data, pd.Series) and index is dtype is name is None:
+            series = data
+        else:
+            series = pd.Series(data, index, dtype, name)
+        frame = series.to_frame(0)
+        frame.columns = pd.Index([series.name], dtype=object, tupleize_cols=False)
+        frame.attrs = dict(series.attrs)
+        self._show(SDataFrame(frame))
+
+    def _show(self, frame: SDataFrame) -> None:
+        """Be the one column of *frame*. Instead of Series.__init__."""
+        object.__setattr__(self, "_frame", frame)
+        self._forget()
+        _managers.init_frame(self, unique_labels=False)
+
+    @classmethod
+    def _over(cls, frame: SDataFrame) -> SSeries:
+        self = cls.__new__(cls)
+        self._show(frame)
+        return self
+
+    # -- where it lies
+
+    @property
+    def _mgr(self) -> Any:
+        whole = self._frame._mgr
+        seen, manager, blocks, names = self._seen
+        if seen is not whole:
+            manager = _managers.only_column(whole, tracked=True)
+            blocks = _managers.blocks_of(manager)
+            self._frame._window.store.history.own.update(blocks)
+            names = list(manager.axes[0].names)
+            object.__setattr__(self, "_seen", (whole, manager, blocks, names))
+        elif _managers.blocks_of(manager) is not blocks:  # written to behind our back
+            self._forget()
+            changed = _managers.series_of(manager)
+            self._write("this operation", lambda series: series.__setitem__(slice(None), changed))
+            return self._mgr
+        elif list(manager.axes[0].names) != names:  # as in ss.index.name = ..
+            self._forget()
+            renamed = list(manager.axes[0].names)
+            manager.axes[0].names = names
+            self._frame.index.names = renamed
+            return self._mgr
+        return manager
+
+    @_mgr.setter
+    def _mgr(self, manager: Any) -> None:
+        if manager is self._seen[1]:
+            return
+        values = _managers.series_of(manager)
+
+        def replace(series: Any) -> None:
+            series._mgr = values._mgr
+
+        self._replace("this operation", replace)
+
+    def _forget(self) -> None:
+        """Have `_mgr` look anew."""
+        object.__setattr__(self, "_seen", (None, None, None, None))
+
+    @property
+    def _name(self) -> Any:
+        return self._frame.columns[0]
+
+    @_name.setter
+    def _name(self, name: Any) -> None:
+        if name is not self._name:
+            columns = pd.Index([name], dtype=object, tupleize_cols=False)
+            self._frame.columns = columns
+
+    @property
+    def name(self) -> Any:
+        """The name of the series, as pandas has it; that of the segment is ``handle.name``."""
+        return self._name
+
+    @name.setter
+    def name(self, name: Any) -> None:
+        _Series.name.fset(self, name)
+
+    @property
+    def attrs(self) -> Any:
+        """What is told of the series, for every process: a dict. Setting an item changes it."""
+        return self._frame.attrs
+
+    @attrs.setter
+    def attrs(self, value: Any) -> None:
+        self._frame.attrs = value
+
+    def _mapping(self) -> Mapping:
+        return self._frame._mapping()
+
+    @property
+    def access(self) -> str:
+        """'rw', 'ro' (writes are refused) or 'cow' (writes are private to this process)."""
+        return self._frame.access
+
+    @property
+    def handle(self) -> SeriesHandle:
+        """The small thing that names this series, or these rows of it. It keeps nothing alive."""
+        _ = self._mgr  # what was done behind our back is done properly now
+        found = self._frame.handle
+        return SeriesHandle(
+            found.name,
+            found.identity,
+            found.mode,
+            found.start,
+            found.stop,
+            found.generation,
+            found.place,
+        )
+
+    @property
+    def rwlock(self) -> RWLock:
+        """Readers or one writer over these rows: see SDataFrame.rwlock."""
+        return self._frame.rwlock
+
+    def partitions(self, n: int) -> list[SSeries]:
+        """Return *n* series of consecutive rows of this one; see SDataFrame.partitions."""
+        return [SSeries._over(part) for part in self._frame.partitions(n)]
+
+    def column(self) -> SArray:
+        """Return its memory as an SArray; see SDataFrame.column."""
+        return self._frame.column(self._name)
+
+    def compact(self) -> int:
+        """Copy all data into one place, and free what was before: see SDataFrame.compact."""
+        self._forget()
+        return self._frame.compact()
+
+    def to_pandas(self) -> pd.Series:
+        """Return a plain Series with a copy of the data, private to this process."""
+        _ = self._mgr  # what was done behind our back is done properly now
+        made: pd.Series = _managers.only_series(self._frame.to_pandas())
+        return made
+
+    @contextmanager
+    def updating(self, timeout: float | None = None) -> Iterator[SSeries]:
+        """Change it under its lock, so that `snapshot` elsewhere sees all or nothing."""
+        with self._updating(timeout):
+            yield self
+
+    def snapshot(self, timeout: float | None = None) -> pd.Series:
+        """Copy it such that no update tore it: copies again when one came between."""
+        return self._read_whole(self.to_pandas, timeout)
+
+    # -- writing
+
+    def _write(self, operation: str, change: Callable[[Any], Any]) -> Any:
+        """Run pandas' code for values that may fit where they are."""
+        return write_cells(self._frame._window, operation, _on_series(change), 0)
+
+    def _replace(self, operation: str, change: Callable[[Any], Any]) -> Any:
+        """Run pandas' code that puts other values, rows or labels where the old were."""
+        return write_columns(self._frame._window, operation, _on_series(change))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        key, value = use_up(key), use_up(value)
+        self._write("ss[..] = ..", lambda series: series.__setitem__(key, value))
+
+    def __delitem__(self, key: Any) -> None:
+        self._replace(f"del ss[{key!r}]", lambda series: series.__delitem__(key))
+
+    def pop(self, item: Any) -> Any:
+        return self._replace(f"pop({item!r})", lambda series: series.pop(item))
+
+    def update(self, other: Any) -> None:
+        """As Series.update, in place. (The context manager is `updating`.)"""
+        self._write("update()", lambda series: series.update(other))
+
+    def _set_axis(self, axis: Any, labels: Any) -> None:
+        self._replace("ss.index = ..", lambda series: _managers.set_axis(series, axis, labels))
+
+    @property
+    def loc(self) -> Any:
+        return _Loc("loc", self)
+
+    @property
+    def iloc(self) -> Any:
+        return _ILoc("iloc", self)
+
+    @property
+    def at(self) -> Any:
+        return _At("at", self)
+
+    @property
+    def iat(self) -> Any:
+        return _IAt("iat", self)
+
+    # -- what pandas asks for
+
+    @property
+    def _constructor(self) -> Any:
+        return pd.Series
+
+    @property
+    def _constructor_expanddim(self) -> Any:
+        return pd.DataFrame
+
+    def _constructor_from_mgr(self, mgr: Any, axes: Any) -> Any:
+        return _managers.series_of(mgr)
+
+    def _constructor_expanddim_from_mgr(self, mgr: Any, axes: Any) -> Any:
+        return _managers.frame_of(mgr)
+
+    def __copy__(self, deep: bool = True) -> Any:
+        return self.copy(deep=deep)
+
+    def __deepcopy__(self, memo: Any = None) -> pd.Series:
+        return self.to_pandas()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        if transport.is_sending():
+            return _reduce(self)
+        return _reduce_to_values(self)
+
+    def __reduce__(self) -> Any:
+        return self.__reduce_ex__(2)
+
+
+def _on_series(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Make what changes a series change a frame of one column."""
+
+    def write(frame: Any) -> Any:
+        series = _managers.only_series(frame)
+        result = change(series)
+        _managers.put_series(frame, series)
+        return None if result is series else result
+
+    return write
+
+
+class _Setter:
+    """What the indexers of a shared series have in common: they read as pandas' do."""
+
+    obj: Any
+    name: str
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        key, value, name = use_up(key), use_up(value), self.name
+        self.obj._write(
+            f"ss.{name}[..] = ..", lambda series: getattr(series, name).__setitem__(key, value)
+        )
+
+
+class _Loc(_Setter, _managers.LocIndexer):  # type: ignore[misc]  # pandas has no types here
+    pass
+
+
+class _ILoc(_Setter, _managers.ILocIndexer):  # type: ignore[misc]  # pandas has no types here
+    pass
+
+
+class _At(_Setter, _managers.AtIndexer):  # type: ignore[misc]  # pandas has no types here
+    pass
+
+
+class _IAt(_Setter, _managers.IAtIndexer):  # type: ignore[misc]  # pandas has no types here
+    pass
+
+
+def _wrap(name: str, method: Any) -> Callable[..., Any]:
+    """Have *method* write to shared memory where its `inplace` is true."""
+    at = list(inspect.signature(method).parameters).index("inplace") - 1
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        inplace = args[at] if len(args) > at else kwargs.get("inplace", False)
+        if inplace is not True:
+            return method(self, *args, **kwargs)
+        gives_itself = False
+
+        def change(series: Any) -> Any:
+            nonlocal gives_itself
+            result = method(series, *args, **kwargs)
+            gives_itself = result is series
+            return result
+
+        result = self._replace(f"{name}(inplace=True)", change)
+        return self if gives_itself else result
+
+    return call
+
+
+for _name in dir(pd.Series):
+    _method = inspect.getattr_static(pd.Series, _name)
+    if (
+        not _name.startswith("_")
+        and inspect.isfunction(_method)
+        and "inplace" in inspect.signature(_method).parameters
+    ):
+        setattr(SSeries, _name, _wrap(_name, _method))
+
+
+def share_series(series: pd.Series) -> SSeries:
+    """Put a Series into shared memory."""
+    return series if isinstance(series, SSeries) else SSeries(series)
+
+
+def attach_series(handle: SeriesHandle, sender: int = 0) -> SSeries:
+    """Make the series that *handle* means."""
+    return _receive(
+        handle.name,
+        handle.identity,
+        sender,
+        handle.mode,
+        handle.start,
+        handle.stop,
+        handle.generation,
+        handle.place,
+    )
+
+
+def _receive(*args: Any) -> SSeries:
+    return SSeries._over(receive_frame(*args))
+
+
+def _reduce(ss: SSeries) -> tuple[Any, ...]:
+    """Reduce to a handle, with a lease; a copy-on-write series, to its values."""
+    handle = ss.handle
+    if handle.mode == "cow":  # private changes are nobody else's to see
+        return _reduce_to_values(ss)
+    sender = lease(ss._segment())
+    return _receive, (
+        handle.name,
+        handle.identity,
+        sender,
+        handle.mode,
+        handle.start,
+        handle.stop,
+        handle.generation,
+        handle.place,
+    )
+
+
+def _reduce_to_values(ss: SSeries) -> tuple[Any, ...]:
+    """Reduce to a plain series, which needs no numpush to be unpickled."""
+    # As object.__reduce_ex__ of that series, but that pickle wants __newobj__ to be of our class.
+    return pd.Series, (), ss.to_pandas().__getstate__()
+
+
+transport.register(SSeries, _reduce)
+transport.tell_loky()
