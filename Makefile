@@ -11,11 +11,11 @@ BIN = $(VENV)/bin
 SOURCES = pyproject.toml setup.py ffi/_build.py $(wildcard ffi/csrc/*.[ch])
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint typecheck bench sanitize build clean
+.PHONY: help demo test test-pandas lint typecheck bench sanitize build clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: $(VENV)/.installed-demo ## see it work: this machine's file system, from every core; then two short ones
 	$(BIN)/python examples/filesystem.py
@@ -24,6 +24,9 @@ demo: $(VENV)/.installed-demo ## see it work: this machine's file system, from e
 
 test: $(VENV)/.installed-test ## the quick tests, on all cores
 	$(BIN)/pytest -n auto -m "not crash and not system" $(PYTEST_ARGS)
+
+test-pandas: $(VENV)/.installed-test ## pandas' own tests with SDataFrame for DataFrame (ten minutes)
+	$(BIN)/python tests/pandas_suite/run.py
 
 lint: $(VENV)/.installed-dev ## ruff: rules and form
 	$(BIN)/ruff check .

@@ -11,6 +11,17 @@ import numpy as np
 
 import numpush
 from harness import Race, arguments, finish
+from numpush.ffi import mutex as _mutex
+from numpush.ffi import seg as _seg
+
+
+class _Empty:
+    """What any context manager written in Python costs."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
 
 BASE = "with multiprocessing.Lock()"
 
@@ -34,6 +45,12 @@ def main() -> None:
             with array.lock:
                 pass
 
+    def two_calls() -> None:
+        ref = _seg.data_mutex(array._segment().ref)
+        for _ in range(n):
+            _mutex.try_lock(ref)
+            _mutex.unlock(ref)
+
     def whole_range() -> None:
         for _ in range(n // 10):
             with array.lock_range(slice(None)):
@@ -43,6 +60,8 @@ def main() -> None:
     race.add("with multiprocessing.RLock()", loop(mp.RLock()))
     race.add("with array.lock (robust)", with_attribute)
     race.add("the same, lock = array.lock before", loop(array.lock))
+    race.add("its two calls into C alone", two_calls)
+    race.add("with an empty class of Python", loop(_Empty()))
     race.add("with threading.Lock() (no other process)", loop(threading.Lock()))
     race.add("a tenth as many: with array.lock_range(slice(None))", whole_range)
     race.run(args.rounds)

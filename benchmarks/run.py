@@ -13,7 +13,19 @@ from harness import installed, machine, show
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
-SCRIPTS = ["handoff", "result", "creation", "attach", "locks", "importtime"]
+SCRIPTS = ["handoff", "pool", "result", "creation", "attach", "locks", "importtime"]
+
+#: What the figures of a script do not say themselves.
+NOTES = {
+    "handoff": "Each task reads from a thousand pages of the array, or a view of the frame: that is in "
+    "every row but the first.",
+    "creation": "Cold: memory that nobody has touched. Warm: what was freed before is used again; Ray "
+    "keeps one object and writes into what the one before it had.",
+    "attach": "The first row counts unpickling; the look-up and the call into C are about a quarter.",
+    "locks": "A robust mutex in Python is two calls into C, about what a lock written in C costs as a "
+    "whole, and the two Python functions that any context manager has which is no C type. "
+    "In exchange it survives its holder, and says so.",
+}
 
 HEAD = """# Benchmarks
 
@@ -36,6 +48,8 @@ def main() -> None:
             subprocess.run([*command, "--json", file.name], check=True)
             found = json.loads(Path(file.name).read_text())["races"]
         text.append(f"## `python benchmarks/{name}.py`\n")
+        if name in NOTES:
+            text.append(NOTES[name] + "\n")
         text += [show(race) + "\n" for race in found]
         races += found
     (DOCS / "benchmarks.md").write_text("\n".join(text))

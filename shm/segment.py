@@ -134,7 +134,9 @@ class Segment:
         self.is_fresh = False  #: made here, of pages that nobody has touched: they are zero
         self.looked_at = 0.0  #: when `evict_dead` last looked (time.monotonic)
         self.closed = False
-        self.has_arrays = False  #: arrays were made over it by their handles, as long as it has views
+        self.has_arrays = (
+            False  #: arrays were made over it by their handles, as long as it has views
+        )
 
     def _map_header(self, fd: int) -> None:
         address = _map.map(fd, 0, self.data_offset, _map.RW)
