@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import types
 from itertools import pairwise
 
 import numpy as np
@@ -69,6 +72,12 @@ def pieces(table, *cuts):
 
 def segments():
     """The files of segments that are there: not of nodes, nor of warm memory."""
+    # An exception's traceback keeps what its functions had (3.12 and later, in a cycle).
+    for each in gc.get_objects():
+        if isinstance(each, types.TracebackType):
+            with contextlib.suppress(RuntimeError):
+                each.tb_frame.clear()
+    gc.collect()
     return {file for file in processes.files() if ".seg." in file}
 
 
