@@ -17,6 +17,7 @@ caches of columns    `_item_cache`                              none
 
 from __future__ import annotations
 
+import pickle
 from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
@@ -44,7 +45,7 @@ _ANCHOR: Any = import_module("pandas.core.internals.blocks").new_block(
 )
 
 
-class InPlaceManager(_managers.BlockManager):  # type: ignore[misc]
+class InPlaceManager(_managers.BlockManager):  # type: ignore[misc]  # private
     """A block manager for writing to memory that others write to at the same time.
 
     Why: pandas sets cells of a column in place and then copies the whole column onto itself, which
@@ -311,7 +312,11 @@ def values_of(holder: Any) -> Any:
 
 def detach(holder: Any) -> None:
     """Give a derived block or index a copy of its values, of its own."""
-    values = map_arrays(values_of(holder), np.copy)
+    values = values_of(holder)
+    if hasattr(values, "_pa_array"):  # copies of Arrow arrays share their buffers
+        values = pickle.loads(pickle.dumps(values, 4))
+    else:
+        values = map_arrays(values, np.copy)
     counter = _internals.BlockValuesRefs()
     if _is_index(holder):
         holder._data = values
@@ -386,6 +391,16 @@ def leaves(values: Any) -> list[Array] | None:
         left, right = leaves(values._left), leaves(values._right)
         return None if left is None or right is None else left + right
     return None
+
+
+def lies_in(values: Any, targets: list[Array]) -> bool:
+    """Whether an array lies in the memory of one of *targets*, in part at least."""
+    found = leaves(values) or []
+    arrow = getattr(values, "_pa_array", None)
+    if arrow is not None:
+        buffers = [buffer for chunk in arrow.chunks for buffer in chunk.buffers()]
+        found = [np.frombuffer(buffer, np.uint8) for buffer in buffers if buffer]
+    return any(np.may_share_memory(leaf, target) for leaf in found for target in targets)
 
 
 def object_leaf(values: Any) -> Array | None:

@@ -168,8 +168,7 @@ def _keep_derived(window: Window, targets: list[Array] | None) -> None:
             for leaf in _managers.leaves(_managers.values_of(block)) or ()
         ]
     for holder in derived:
-        found = _managers.leaves(_managers.values_of(holder)) or ()
-        if any(np.may_share_memory(leaf, target) for leaf in found for target in targets):
+        if _managers.lies_in(_managers.values_of(holder), targets):
             _managers.detach(holder)
 
 

@@ -313,6 +313,17 @@ def test_a_write_does_not_change_what_this_process_derived_before(derive, throug
         equal(derived, before)
 
 
+@pytest.mark.parametrize("dtype", ["int64", "Int64"])
+def test_nor_what_became_an_arrow_array_without_a_copy(dtype):
+    pytest.importorskip("pyarrow", reason="arrow dtypes need pyarrow")
+    sdf = SDataFrame(pd.DataFrame({"a": [1, 2, 3]}, dtype=dtype))
+    frame, series = sdf.astype("int64[pyarrow]"), sdf["a"].astype("int64[pyarrow]")
+    sdf.iloc[0, 0] = 100
+    sdf["a"] += 1
+    assert frame["a"].tolist() == series.tolist() == [1, 2, 3]
+    assert sdf["a"].tolist() == [101, 3, 4]
+
+
 def test_a_write_shows_in_other_frames_of_the_segment():
     sdf = SDataFrame(numeric())
     again, part = attach_frame(sdf.handle), sdf.partitions(3)[1]

@@ -49,6 +49,10 @@ def describe_frame(frame: pd.DataFrame, sink: Sink) -> Node:
     columns = frame.columns
     groups: dict[Any, list[tuple[Array, Positions]]] = {}
     for values, positions in blocks:
+        if (
+            values.dtype.kind in "mM" and not values.dtype.isnative
+        ):  # pandas has them by accident only
+            values = values.astype(values.dtype.newbyteorder("="))
         if values.dtype == object:
             arrays.extend((int(at), values[row]) for row, at in enumerate(positions))
         elif values.dtype.kind in PANDAS_KINDS:
