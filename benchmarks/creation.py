@@ -97,7 +97,7 @@ def _add_ray(cold: Race, warm_race: Race, data: Any) -> Callable[[], None]:
     ray = start_ray(1)
     cold.add("Ray put", lambda: _kept.append(ray.put(data)))
     warm_race.add("Ray put", lambda: ray.put(data))
-    return ray.shutdown  # type: ignore[no-any-return]
+    return ray.shutdown  # type: ignore[no-any-return]  # Ray has no types
 
 
 def _fill(data: Any, kinds: list[Any]) -> Any:

@@ -15,7 +15,7 @@ import functools
 import inspect
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from .frame_writes import (
 )
 from .shm.errors import SharedStructureError
 
-__all__ = ["SharedAttrs", "WritesInPlace", "set_attrs", "use_up"]
+__all__ = ["SharedAttrs", "WritesInPlace", "in_place_methods", "set_attrs", "use_up"]
 
 #: Methods that, in place, put other columns, rows or labels where the old were.
 _REPLACING = {
@@ -146,19 +146,19 @@ def _find_position(index: pd.Index, key: Any) -> int | None:
     return position if 0 <= position < n else None
 
 
-class _Loc(_Labels, _managers.LocIndexer):  # type: ignore[misc]
+class _Loc(_Labels, _managers.LocIndexer):  # type: ignore[misc]  # private
     pass
 
 
-class _ILoc(_Positions, _managers.ILocIndexer):  # type: ignore[misc]
+class _ILoc(_Positions, _managers.ILocIndexer):  # type: ignore[misc]  # private
     pass
 
 
-class _At(_Labels, _managers.AtIndexer):  # type: ignore[misc]
+class _At(_Labels, _managers.AtIndexer):  # type: ignore[misc]  # private
     pass
 
 
-class _IAt(_Positions, _managers.IAtIndexer):  # type: ignore[misc]
+class _IAt(_Positions, _managers.IAtIndexer):  # type: ignore[misc]  # private
     pass
 
 
@@ -253,9 +253,24 @@ def _selects_cells(key: Any) -> bool:
     return False
 
 
-def _wrap(name: str, method: Any) -> Callable[..., Any]:
+def in_place_methods(cls: Any) -> Iterator[tuple[str, Any, Callable[[Any, Any], bool]]]:
+    """Yield (name, method, asks) of each with `inplace`; asks(args, kwargs): whether it is true."""
+    for name in dir(cls):
+        method = inspect.getattr_static(cls, name)
+        if name.startswith("_") or not inspect.isfunction(method):
+            continue
+        parameters = list(inspect.signature(method).parameters)
+        if "inplace" in parameters:
+            yield name, method, functools.partial(_asks, parameters.index("inplace") - 1)
+
+
+def _asks(at: int, args: Any, kwargs: Any) -> bool:
+    inplace = args[at] if len(args) > at else kwargs.get("inplace", False)
+    return inplace is True
+
+
+def _wrap(name: str, method: Any, asks: Callable[[Any, Any], bool]) -> Callable[..., Any]:
     """Have *method* write to shared memory where its `inplace` is true."""
-    at = list(inspect.signature(method).parameters).index("inplace") - 1
     way = write_columns if name in _REPLACING else write_frame
 
     @functools.wraps(method)
@@ -264,8 +279,7 @@ def _wrap(name: str, method: Any) -> Callable[..., Any]:
             caller = sys._getframe(1)
             kwargs.setdefault("local_dict", caller.f_locals)
             kwargs.setdefault("global_dict", caller.f_globals)
-        inplace = args[at] if len(args) > at else kwargs.get("inplace", False)
-        if inplace is not True:
+        if not asks(args, kwargs):
             return method(self, *args, **kwargs)
 
         def write(frame: Any) -> Any:
@@ -277,14 +291,8 @@ def _wrap(name: str, method: Any) -> Callable[..., Any]:
     return call
 
 
-for _name in dir(pd.DataFrame):
-    _method = inspect.getattr_static(pd.DataFrame, _name)
-    if (
-        not _name.startswith("_")
-        and inspect.isfunction(_method)
-        and "inplace" in inspect.signature(_method).parameters
-    ):
-        setattr(WritesInPlace, _name, _wrap(_name, _method))
+for _found in in_place_methods(pd.DataFrame):
+    setattr(WritesInPlace, _found[0], _wrap(*_found))
 
 
 class SharedAttrs(dict[Any, Any]):

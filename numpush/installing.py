@@ -91,7 +91,7 @@ def uninstall() -> None:
 
 def _tables() -> dict[str, dict[type, Reducer]]:
     """Return the tables of reducers that there are, by a name of ours."""
-    found = {"multiprocessing": ForkingPickler._extra_reducers}  # type: ignore[attr-defined]
+    found = {"multiprocessing": ForkingPickler._extra_reducers}  # type: ignore[attr-defined]  # private
     for name in _LOKY:
         table = getattr(sys.modules.get(name), "_dispatch_table", None)
         if table is not None:

@@ -50,7 +50,7 @@ class _Empty:
         return filling.empty
 
 
-class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]
+class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]  # its stubs differ from pandas
     """A DataFrame in shared memory, made by one copy.
 
     Parameters

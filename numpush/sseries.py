@@ -9,7 +9,6 @@ generation, and what is derived is plain and private, for the same reasons as th
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, SupportsIndex
@@ -17,7 +16,7 @@ from typing import Any, ClassVar, SupportsIndex
 import pandas as pd
 
 from . import _managers, transport
-from .frame_spellings import use_up
+from .frame_spellings import in_place_methods, use_up
 from .frame_writes import write_cells, write_columns
 from .handle import SeriesHandle, lease
 from .sarray import SArray
@@ -327,14 +326,12 @@ class _IAt(_Setter, _managers.IAtIndexer):  # type: ignore[misc]  # pandas has n
     pass
 
 
-def _wrap(name: str, method: Any) -> Callable[..., Any]:
+def _wrap(name: str, method: Any, asks: Callable[[Any, Any], bool]) -> Callable[..., Any]:
     """Have *method* write to shared memory where its `inplace` is true."""
-    at = list(inspect.signature(method).parameters).index("inplace") - 1
 
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        inplace = args[at] if len(args) > at else kwargs.get("inplace", False)
-        if inplace is not True:
+        if not asks(args, kwargs):
             return method(self, *args, **kwargs)
         gives_itself = False
 
@@ -350,14 +347,8 @@ def _wrap(name: str, method: Any) -> Callable[..., Any]:
     return call
 
 
-for _name in dir(pd.Series):
-    _method = inspect.getattr_static(pd.Series, _name)
-    if (
-        not _name.startswith("_")
-        and inspect.isfunction(_method)
-        and "inplace" in inspect.signature(_method).parameters
-    ):
-        setattr(SSeries, _name, _wrap(_name, _method))
+for _found in in_place_methods(pd.Series):
+    setattr(SSeries, _found[0], _wrap(*_found))
 
 
 def share_series(series: pd.Series) -> SSeries:

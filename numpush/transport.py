@@ -64,5 +64,5 @@ def is_sending() -> bool:
             break
         if frame.f_globals.get("__name__") in (*_LOKY, _UNTOLD):
             return True
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back  # type: ignore[assignment]  # None ends the loop
     return False

@@ -72,7 +72,8 @@ _lock = threading.RLock()
 
 def _bury() -> None:
     """Deal with dead tokens, unless somebody holds the lock: then the next one to come does."""
-    while _dead and not _lock._is_owned() and _lock.acquire(blocking=False):  # type: ignore[attr-defined]
+    is_owned: Callable[[], bool] = _lock._is_owned  # type: ignore[attr-defined]  # private
+    while _dead and not is_owned() and _lock.acquire(blocking=False):
         try:
             while _dead:
                 _retire(*_dead.popleft())

@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     report = yield
     if report.when == "call" and report.failed:
-        item.has_failed = True  # type: ignore[attr-defined]
+        item.has_failed = True  # type: ignore[attr-defined]  # our own mark
     return report
 
 

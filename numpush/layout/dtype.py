@@ -137,7 +137,7 @@ def _decode_struct(code: dict[str, Any], depth: int) -> np.dtype[Any]:
     try:
         result: np.dtype[Any] = np.dtype(
             parts,
-            align=read_bool(code, "align", False),  # type: ignore[call-overload]
+            align=read_bool(code, "align", False),  # type: ignore[call-overload]  # the stubs know no such dict
         )
         if read_bool(code, "record", False):
             result = np.dtype((np.record, result))

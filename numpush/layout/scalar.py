@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped,unused-ignore]
+import msgpack  # type: ignore[import-untyped,unused-ignore]  # stubs may be there or not
 import numpy as np
 import pandas as pd
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import reprlib
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped,unused-ignore]
+import msgpack  # type: ignore[import-untyped,unused-ignore]  # stubs may be there or not
 
 Node = dict[str, Any]
 Schema = dict[str, Any]

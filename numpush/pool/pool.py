@@ -261,7 +261,7 @@ class Pool:
         if size < 1:
             raise ValueError(f"chunksize {size}: at least 1 wanted")
         is_fixed = isinstance(iterable, (list, tuple, range))
-        total = len(iterable) if is_fixed else None  # type: ignore[arg-type]
+        total = len(iterable) if is_fixed else None  # type: ignore[arg-type]  # it has a length then
         source = iter(iterable)
         most = 2 * self._n + 2
         feeding = threading.Lock()

@@ -16,7 +16,7 @@ def make_bar(name: str, total: int | None) -> Any:
     """
     from tqdm.auto import tqdm
 
-    class Bar(tqdm):  # type: ignore[misc]
+    class Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
         monitor_interval = 0  # no thread that outlives the bar
 
     return Bar(total=total, desc=name, unit="task")

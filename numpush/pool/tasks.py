@@ -75,7 +75,7 @@ class Call:
             future, data = task.future, task.data
             if future is not None and future.cancel():
                 # loky, when it kills its workers, tells the cancelled ones too, and breaks on that.
-                future.set_exception = _ignore  # type: ignore[assignment,method-assign]
+                future.set_exception = _ignore  # type: ignore[assignment,method-assign]  # meant so
                 with contextlib.suppress(Exception):  # handles in it hold leases, until received
                     loads(data)
 

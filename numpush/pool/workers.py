@@ -217,7 +217,7 @@ def _stop_at_exit() -> None:
     with _lock:
         if not _has_exit_hook:
             # As concurrent.futures does; what is registered last runs first.
-            threading._register_atexit(_stop_all)  # type: ignore[attr-defined]
+            threading._register_atexit(_stop_all)  # type: ignore[attr-defined]  # private
             _has_exit_hook = True
 
 

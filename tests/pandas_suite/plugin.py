@@ -22,7 +22,7 @@ import pytest
 PLAIN: Any = pd.DataFrame
 
 
-class EmptySubclass(PLAIN):  # type: ignore[misc]
+class EmptySubclass(PLAIN):  # type: ignore[misc]  # PLAIN is Any
     """What any subclass with plain results is."""
 
     @property
@@ -33,7 +33,7 @@ class EmptySubclass(PLAIN):  # type: ignore[misc]
         return PLAIN._from_mgr(mgr, axes)
 
     def _constructor_sliced_from_mgr(self, mgr: Any, axes: Any) -> Any:
-        series = pd.Series._from_mgr(mgr, axes)  # type: ignore[attr-defined]
+        series = pd.Series._from_mgr(mgr, axes)  # type: ignore[attr-defined]  # private
         object.__setattr__(series, "_name", None)
         return series
 
@@ -49,7 +49,7 @@ def _choose() -> Any:
 BASE = _choose()
 
 
-class _PassesAsFrame(type(BASE)):  # type: ignore[misc]
+class _PassesAsFrame(type(BASE)):  # type: ignore[misc]  # PLAIN is Any
     def __instancecheck__(cls, instance: Any) -> bool:
         return isinstance(instance, PLAIN)
 
@@ -57,7 +57,7 @@ class _PassesAsFrame(type(BASE)):  # type: ignore[misc]
         return issubclass(subclass, PLAIN)
 
 
-class StandIn(BASE, metaclass=_PassesAsFrame):  # type: ignore[misc]
+class StandIn(BASE, metaclass=_PassesAsFrame):  # type: ignore[misc]  # PLAIN is Any
     """What the tests call DataFrame."""
 
 
@@ -107,7 +107,7 @@ _done: set[str] = set()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    modules = [item.module for item in items]  # type: ignore[attr-defined]
+    modules = [item.module for item in items]  # type: ignore[attr-defined]  # private
     modules += [module for name, module in list(sys.modules.items()) if name.endswith("conftest")]
     for module in modules:
         if module.__name__ not in _done and "pandas" in (module.__file__ or ""):
