@@ -350,3 +350,19 @@ def test_without_pyarrow_the_extra_is_named():
     )
     done = processes.run_script(code)
     assert done.stdout.split("\n")[:-1] == ["(3, 1)", "True", "True", "True"], done.stderr
+
+
+class OnlyAnArray:
+    """Some other library's batch."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __arrow_c_array__(self, requested_schema=None):
+        return self.batch.__arrow_c_array__(requested_schema)
+
+
+def test_any_object_with_the_arrow_interface_is_taken():
+    batch = pa.record_batch({"a": [1, 2, 3], "b": ["x", "y", None]})
+    sdf = filling.from_arrow(OnlyAnArray(batch))
+    pd.testing.assert_frame_equal(sdf.to_pandas(), batch.to_pandas())

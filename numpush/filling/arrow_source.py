@@ -57,6 +57,8 @@ def from_arrow(
 
 def _source_of(data: Any) -> BatchSource:
     pa = load_pyarrow()
+    if not isinstance(data, pa.RecordBatch) and hasattr(data, "__arrow_c_array__"):
+        data = pa.record_batch(data)
     if isinstance(data, pa.RecordBatch):
         return BatchSource(data.schema, [data])
     if isinstance(data, pa.Table):
