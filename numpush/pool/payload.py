@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import functools
 import pickle
+import types
 import weakref
+from collections.abc import Callable
 from typing import Any
 
+from cloudpickle import CloudPickler
 from loky.backend import reduction
 
 from .. import plain, transport
@@ -38,6 +41,22 @@ def _is_simple(obj: Any) -> bool:
     return cls in _ATOMS or (cls is dict and not obj)
 
 
+def _dumps(obj: Any, reduce: Callable[[Any], Any]) -> bytes:
+    """Pickle *obj* as loky does, with *reduce* for what is plain."""
+    reducers = dict.fromkeys(plain.plain_types(), reduce)
+    return bytes(reduction.dumps(obj, reducers={**reducers, types.CodeType: _reduce_code}))
+
+
+def _reduce_code(code: types.CodeType) -> Any:
+    """Reduce as cloudpickle does, but say what file it is from: a traceback then shows the line.
+
+    Since 3.1.3 it says "<dynamic-code>", so that equal functions have equal pickles.
+    """
+    make, args, *more = CloudPickler._dispatch_table[types.CodeType](code)
+    named = tuple(code.co_filename if arg == "<dynamic-code>" else arg for arg in args)
+    return (make, named, *more)
+
+
 class Outbox:
     """Pickles the arguments of one call, putting each object into shared memory once.
 
@@ -57,8 +76,7 @@ class Outbox:
             return data, [], len(data)
         used: list[Parcel] = []
         fresh: list[Parcel] = []
-        reduce = functools.partial(self._reduce, used, fresh)
-        data = bytes(reduction.dumps(obj, reducers=dict.fromkeys(plain.plain_types(), reduce)))
+        data = _dumps(obj, functools.partial(self._reduce, used, fresh))
         # The tasks of a call mostly share the same objects: those stay until the next is sent.
         self._latest = used
         return data, used, len(data) + sum(parcel.nbytes for parcel in fresh)
@@ -89,7 +107,7 @@ def dumps_result(obj: Any, share_from: int, prefix: str) -> bytes:
         parcels.append(parcel)
         return parcel.reduce(process.node().id)
 
-    data = bytes(reduction.dumps(obj, reducers=dict.fromkeys(plain.plain_types(), reduce)))
+    data = _dumps(obj, reduce)
     for parcel in parcels:
         process.lease(parcel.segment, to_child=False)
     return data
