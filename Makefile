@@ -11,7 +11,7 @@ BIN = $(VENV)/bin
 SOURCES = pyproject.toml setup.py ffi/_build.py $(wildcard ffi/csrc/*.[ch])
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-pandas lint typecheck bench sanitize build clean
+.PHONY: help demo test test-pandas test-tipc lint typecheck bench sanitize build clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -23,10 +23,13 @@ demo: $(VENV)/.installed-demo ## see it work: this machine's file system, from e
 	$(BIN)/python examples/locks.py
 
 test: $(VENV)/.installed-test ## the quick tests, on all cores
-	$(BIN)/pytest -n auto -m "not crash and not system" $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto -m "not crash and not system and not tipc" $(PYTEST_ARGS)
 
 test-pandas: $(VENV)/.installed-test ## pandas' own tests with SDataFrame for DataFrame (ten minutes)
 	$(BIN)/python tests/pandas_suite/run.py
+
+test-tipc: $(VENV)/.installed-test ## the tests of TIPC, in a kernel that has it
+	tests/tipc/guest.sh $(BIN)/pytest -m tipc $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff: rules and form
 	$(BIN)/ruff check .
