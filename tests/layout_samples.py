@@ -14,6 +14,7 @@ import zoneinfo
 import numpy as np
 import pandas as pd
 import pytest
+from dateutil import tz
 
 from numpush.layout import ALIGNMENT, describe, pack, rebuild, unpack
 
@@ -106,11 +107,16 @@ NUMPY_COLUMNS = {
         for unit in ("s", "ms", "us", "ns")
     },
 }
-ZONES = ["UTC", "Europe/Paris", "+05:30", zoneinfo.ZoneInfo("America/New_York")]
+ZONES = {
+    **{zone: zone for zone in ("UTC", "Europe/Paris", "+05:30")},
+    "of zoneinfo": zoneinfo.ZoneInfo("America/New_York"),
+    "of dateutil": tz.gettz("America/New_York"),
+    "tzlocal": tz.tzlocal(),
+}
 EXTENSION_COLUMNS = {
     **{
-        f"zone {zone}": lambda zone=zone: pd.date_range("2020", periods=N, freq="h", tz=zone).array
-        for zone in ZONES
+        f"zone {name}": lambda zone=zone: pd.date_range("2020", periods=N, freq="h", tz=zone).array
+        for name, zone in ZONES.items()
     },
     "zone, s": lambda: pd.date_range("2020", periods=N, tz="UTC").as_unit("s").array,
     "categorical of str": lambda: pd.Categorical(STRINGS),

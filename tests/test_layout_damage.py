@@ -9,6 +9,7 @@ import msgpack
 import numpy as np
 import pandas as pd
 import pytest
+from dateutil import tz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ def sample_objects():
             "t": pd.date_range("2020", periods=n),
             "j": np.arange(n),
             "z": pd.date_range("2020", periods=n, tz="Europe/Paris"),
+            "l": pd.date_range("2020", periods=n, tz=tz.tzlocal()),
             "c": pd.Categorical(STRINGS[:n], ordered=True),
             "m": pd.array(np.arange(n), dtype="Int32"),
             "s": pd.array(STRINGS[:n], dtype="string[pyarrow]"),
@@ -103,6 +105,7 @@ WILD = [
         "utc",
         "zoneinfo:..",
     ),
+    *("dateutil:..", "dateutil:Europe/Paris", "tzutc", "tzlocal:0:0", "tzoffset:0:x", "tzoffset:"),
     *("zoneinfo:Europe", "fixed:99999999999999", "D", "999999999999999999999D", "NA", "python"),
     *(b"", b"\x00" * 8, b"\xff" * 296, [], [0], [-1], [0, 0], [2**62, 2**62], [[]], ["t"], ["np"]),
     *({}, {"kind": "range", "start": 0, "stop": 2**62, "step": 1}, {"kind": "text", "items": []}),
