@@ -13,11 +13,15 @@ what               2.2 / 2.3                3.x
 frame from blocks  BlockManager by hand     pandas.api.internals.create_dataframe_from_blocks
 freq of an index   held by its array        held by the index (3.1)
 NaN strings        own array classes        a dtype's na_value
+lines of warnings  counted by one path      by a path that is kept (3.1), so by several
+inplace            as it is                 deprecated, method by method (3.1)
 =================  =======================  ==================================================
 """
 
 from __future__ import annotations
 
+import inspect
+import os
 from importlib import import_module
 from typing import Any
 
@@ -252,3 +256,49 @@ def register_arrow_types() -> None:
     Why: pandas' readers import this module for that; nothing public does.
     """
     import_module("pandas.core.arrays.arrow.extension_types")
+
+
+# Warnings.
+
+
+def attribute_warnings() -> None:
+    """Have pandas' warnings name the line that called numpush, not ours that called pandas.
+
+    Why: it skips the frames of the stack whose file is in its own folder, and nothing public adds
+    another; DeprecationWarnings are shown for the user's own lines only. str.startswith takes several
+    folders. Before 3.1 pandas does not keep the path, so there the line stays ours.
+    """
+    exceptions: Any = import_module("pandas.util._exceptions")
+    exceptions.find_stack_level()  # which sets it
+    folder = getattr(exceptions, "_pkg_dir", None)
+    if type(folder) is str:
+        exceptions._pkg_dir = (folder, os.path.dirname(__file__) + os.sep)
+
+
+def warns_of_inplace(method: Any) -> bool:
+    """Whether a method of DataFrame or Series warns where it is passed `inplace`."""
+    code = inspect.unwrap(method).__code__
+    return "_check_inplace_deprecation" in code.co_names
+
+
+def warn_of_inplace(cls: Any) -> Any:
+    """Give the function (obj, value, name) that does so, naming the line which called its caller.
+
+    Why: it counts on being called by the method that the user called.
+    """
+    return getattr(cls, "_check_inplace_deprecation", None)
+
+
+def mute_inplace(obj: Any) -> None:
+    """Have pandas not warn of `inplace` when it runs on a frame, a series or a class of ours.
+
+    Why: there, ours is the line that it would name. Who called us is warned by `warn_of_inplace`.
+    """
+    if isinstance(obj, type):
+        obj._check_inplace_deprecation = staticmethod(_is_in_place)  # type: ignore[attr-defined]
+    else:
+        object.__setattr__(obj, "_check_inplace_deprecation", _is_in_place)
+
+
+def _is_in_place(value: Any, name: str) -> Any:
+    return False if value is _pd.api.extensions.no_default else value

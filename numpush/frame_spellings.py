@@ -16,13 +16,13 @@ import inspect
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from pandas.api import types
 
-from . import _managers
+from . import _managers, _pandas
 from .frame_writes import (
     assign_column,
     replace_structure,
@@ -33,7 +33,14 @@ from .frame_writes import (
 )
 from .shm.errors import SharedStructureError
 
-__all__ = ["SharedAttrs", "WritesInPlace", "in_place_methods", "set_attrs", "use_up"]
+__all__ = [
+    "InPlaceMethod",
+    "SharedAttrs",
+    "WritesInPlace",
+    "in_place_methods",
+    "set_attrs",
+    "use_up",
+]
 
 #: Methods that, in place, put other columns, rows or labels where the old were.
 _REPLACING = {
@@ -253,24 +260,39 @@ def _selects_cells(key: Any) -> bool:
     return False
 
 
-def in_place_methods(cls: Any) -> Iterator[tuple[str, Any, Callable[[Any, Any], bool]]]:
-    """Yield (name, method, asks) of each with `inplace`; asks(args, kwargs): whether it is true."""
+class InPlaceMethod(NamedTuple):
+    """A method with `inplace`, and where that stands among its arguments."""
+
+    name: str
+    method: Any
+    at: int
+    warn: Any  #: what to call, where `inplace` is passed, with self, True and the name; or None
+
+    def asks(self, args: Any, kwargs: Any) -> bool:
+        """Whether `inplace` is true."""
+        inplace = args[self.at] if len(args) > self.at else kwargs.get("inplace", False)
+        return inplace is True
+
+    def warns(self, args: Any, kwargs: Any) -> bool:
+        """Whether `inplace` is passed, and pandas warns of that."""
+        return self.warn is not None and ("inplace" in kwargs or len(args) > self.at)
+
+
+def in_place_methods(cls: Any) -> Iterator[InPlaceMethod]:
+    """Yield each method with `inplace`."""
     for name in dir(cls):
         method = inspect.getattr_static(cls, name)
         if name.startswith("_") or not inspect.isfunction(method):
             continue
         parameters = list(inspect.signature(method).parameters)
         if "inplace" in parameters:
-            yield name, method, functools.partial(_asks, parameters.index("inplace") - 1)
+            warn = _pandas.warn_of_inplace(cls) if _pandas.warns_of_inplace(method) else None
+            yield InPlaceMethod(name, method, parameters.index("inplace") - 1, warn)
 
 
-def _asks(at: int, args: Any, kwargs: Any) -> bool:
-    inplace = args[at] if len(args) > at else kwargs.get("inplace", False)
-    return inplace is True
-
-
-def _wrap(name: str, method: Any, asks: Callable[[Any, Any], bool]) -> Callable[..., Any]:
-    """Have *method* write to shared memory where its `inplace` is true."""
+def _wrap(found: InPlaceMethod) -> Callable[..., Any]:
+    """Have a method write to shared memory where its `inplace` is true."""
+    name, method = found.name, found.method
     way = write_columns if name in _REPLACING else write_frame
 
     @functools.wraps(method)
@@ -279,10 +301,13 @@ def _wrap(name: str, method: Any, asks: Callable[[Any, Any], bool]) -> Callable[
             caller = sys._getframe(1)
             kwargs.setdefault("local_dict", caller.f_locals)
             kwargs.setdefault("global_dict", caller.f_globals)
-        if not asks(args, kwargs):
+        if found.warns(args, kwargs):
+            found.warn(self, True, name)
+        if not found.asks(args, kwargs):
             return method(self, *args, **kwargs)
 
         def write(frame: Any) -> Any:
+            _pandas.mute_inplace(frame)
             result = method(frame, *args, **kwargs)
             return self if result is frame else result
 
@@ -292,7 +317,9 @@ def _wrap(name: str, method: Any, asks: Callable[[Any, Any], bool]) -> Callable[
 
 
 for _found in in_place_methods(pd.DataFrame):
-    setattr(WritesInPlace, _found[0], _wrap(*_found))
+    setattr(WritesInPlace, _found.name, _wrap(_found))
+_pandas.mute_inplace(WritesInPlace)
+_pandas.attribute_warnings()
 
 
 class SharedAttrs(dict[Any, Any]):

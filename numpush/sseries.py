@@ -15,8 +15,8 @@ from typing import Any, ClassVar, SupportsIndex
 
 import pandas as pd
 
-from . import _managers, transport
-from .frame_spellings import in_place_methods, use_up
+from . import _managers, _pandas, transport
+from .frame_spellings import InPlaceMethod, in_place_methods, use_up
 from .frame_writes import write_cells, write_columns
 from .handle import SeriesHandle, lease
 from .sarray import SArray
@@ -326,17 +326,21 @@ class _IAt(_Setter, _managers.IAtIndexer):  # type: ignore[misc]  # pandas has n
     pass
 
 
-def _wrap(name: str, method: Any, asks: Callable[[Any, Any], bool]) -> Callable[..., Any]:
-    """Have *method* write to shared memory where its `inplace` is true."""
+def _wrap(found: InPlaceMethod) -> Callable[..., Any]:
+    """Have a method write to shared memory where its `inplace` is true."""
+    name, method = found.name, found.method
 
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not asks(args, kwargs):
+        if found.warns(args, kwargs):
+            found.warn(self, True, name)
+        if not found.asks(args, kwargs):
             return method(self, *args, **kwargs)
         gives_itself = False
 
         def change(series: Any) -> Any:
             nonlocal gives_itself
+            _pandas.mute_inplace(series)
             result = method(series, *args, **kwargs)
             gives_itself = result is series
             return result
@@ -348,7 +352,8 @@ def _wrap(name: str, method: Any, asks: Callable[[Any, Any], bool]) -> Callable[
 
 
 for _found in in_place_methods(pd.Series):
-    setattr(SSeries, _found[0], _wrap(*_found))
+    setattr(SSeries, _found.name, _wrap(_found))
+_pandas.mute_inplace(SSeries)
 
 
 def share_series(series: pd.Series) -> SSeries:

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 import numpush
-from numpush import SDataFrame, frame_writes
+from numpush import SDataFrame, SSeries, _pandas, frame_writes
 from numpush.shm import process
 
 N = 8
@@ -550,3 +550,26 @@ def test_the_table_has_in_place_and_structural_operations():
             structural += not is_in_place
     assert in_place >= 60
     assert structural >= 30
+
+
+WARNED = {
+    "a method": lambda frame: frame.rename(columns=str, copy=False),
+    "a method in place": lambda frame: frame.drop(columns="i", inplace=True),
+    "one not in place": lambda frame: frame.drop(columns="i", inplace=False),
+    "labels": lambda frame: frame.set_index("i", inplace=True),
+    "a series": lambda frame: SSeries(frame["i"]).sort_values(inplace=True),
+}
+
+
+@pytest.mark.skipif(
+    _pandas.VERSION < (3, 1), reason="pandas counts the stack by a path that it does not keep"
+)
+@pytest.mark.parametrize("name", WARNED)
+def test_warnings_of_pandas_name_the_line_that_called_us(name):
+    call = WARNED[name]
+    for frame in (make_plain(), SDataFrame(make_plain())):
+        with pytest.warns(DeprecationWarning, match="deprecated") as caught:
+            call(frame)
+        assert len(caught) == 1
+        line = call.__code__.co_firstlineno
+        assert {(each.filename, each.lineno) for each in caught} == {(__file__, line)}
