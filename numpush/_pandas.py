@@ -45,7 +45,7 @@ PANDAS_3 = VERSION >= (3, 0)
 # Frames and their blocks.
 
 
-def read_blocks(frame: Any) -> tuple[list[tuple[Array, Positions]], list[tuple[int, Any]]]:
+def read_blocks(frame: Any) -> tuple[list[tuple[Any, Positions]], list[tuple[int, Any]]]:
     """Give the arrays that a frame's columns lie in, without a copy.
 
     Why: only `_mgr` tells which columns share a 2-D array; by public means each column is a Series
@@ -53,21 +53,20 @@ def read_blocks(frame: Any) -> tuple[list[tuple[Array, Positions]], list[tuple[i
 
     Returns
     -------
-    blocks : list of ((k, rows) ndarray, (k,) positions)
-        Columns of NumPy dtypes, naive datetimes and timedeltas among them.
+    blocks : list of ((k, rows) array, (k,) positions)
+        Columns of NumPy dtypes as ndarrays, naive datetimes and timedeltas among them; and zoned
+        datetimes and periods, as extension arrays.
     arrays : list of (position, extension array)
         The others, each 1-D.
     """
-    blocks: list[tuple[Array, Positions]] = []
+    blocks: list[tuple[Any, Positions]] = []
     arrays: list[tuple[int, Any]] = []
     for block in frame._mgr.blocks:
         values, positions = block.values, block.mgr_locs.as_array
-        if isinstance(values, np.ndarray):
-            blocks.append((values, positions))
-        elif isinstance(values.dtype, np.dtype):
+        if not isinstance(values, np.ndarray) and isinstance(values.dtype, np.dtype):
             blocks.append((values._ndarray, positions))
-        elif values.ndim == 2:  # zoned datetimes lie in (1, rows)
-            arrays.extend((int(at), values[row]) for row, at in enumerate(positions))
+        elif values.ndim == 2:
+            blocks.append((values, positions))
         else:
             arrays.append((int(positions[0]), values))
     return blocks, arrays
@@ -76,7 +75,7 @@ def read_blocks(frame: Any) -> tuple[list[tuple[Array, Positions]], list[tuple[i
 def make_frame(
     blocks: list[tuple[Any, Positions]], index: pd.Index, columns: pd.Index
 ) -> pd.DataFrame:
-    """Make a frame over (k, rows) ndarrays and 1-D extension arrays as its blocks, without a copy.
+    """Make a frame over (k, rows) arrays and 1-D extension arrays as its blocks, without a copy.
 
     Why: the public constructor copies a dict of 2-D blocks, or leaves one block per column, which
     is up to 65 times slower to read. Positions must be complete and free of doubles; pandas does

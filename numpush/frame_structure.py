@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from . import _managers, _pandas, generations
@@ -90,7 +89,7 @@ def is_compact(window: Window) -> bool:
     dtypes = [
         values.dtype
         for block in _managers.blocks_of(store.manager)
-        if type(values := _managers.values_of(block)) is np.ndarray
+        if (values := _managers.values_of(block)).ndim == 2
     ]
     return len(store.memories) == 1 and len(dtypes) == len(set(dtypes))
 

@@ -1,8 +1,8 @@
 """pandas datetime and timedelta arrays, with and without a zone; offsets of their indexes.
 
 Node: {"kind": "datetimes", "dtype", "rows", "data"}, with "zone" (see zone.py) for zoned ones,
-whose data is UTC. The unit is the dtype's. Naive datetimes that are columns of a frame lie in its
-blocks and never come here.
+whose data is UTC. The unit is the dtype's. The columns of a frame lie in its blocks instead
+(block.py).
 """
 
 from __future__ import annotations
@@ -37,19 +37,28 @@ def check_unit(dtype: np.dtype[Any]) -> None:
 def describe_datetimes(array: Any, sink: Sink) -> Node:
     """Describe a DatetimeArray or TimedeltaArray."""
     node = {"kind": "datetimes", **describe_rows(_pandas.datetime_values(array), sink)}
-    zone = getattr(array, "tz", None)
-    if zone is not None:
-        code = encode_zone(zone)
-        if code is None:
-            name = sink.expression
-            accessor = "dt." if name == "s" or name.endswith("]") else ""
-            raise sink.refuse(
-                array.dtype,
-                f"whose zone {zone!r} has no IANA name or fixed offset",
-                f"{name} = {name}.{accessor}tz_convert('Europe/Paris')",
-            )
-        node["zone"] = code
+    if getattr(array, "tz", None) is not None:
+        node["zone"] = encode_zone_of(array, sink)
     return node
+
+
+def encode_zone_of(array: Any, sink: Sink) -> str:
+    """Give the code of the zone of a DatetimeArray.
+
+    Raises
+    ------
+    TypeError : it has none.
+    """
+    code = encode_zone(array.tz)
+    if code is None:
+        name = sink.expression
+        accessor = "dt." if name == "s" or name.endswith("]") else ""
+        raise sink.refuse(
+            array.dtype,
+            f"whose zone {array.tz!r} has no IANA name or fixed offset",
+            f"{name} = {name}.{accessor}tz_convert('Europe/Paris')",
+        )
+    return code
 
 
 def rebuild_datetimes(node: Node, source: Source) -> Any:
@@ -57,8 +66,11 @@ def rebuild_datetimes(node: Node, source: Source) -> Any:
     values: Array = read_rows(node, source, "mM", "'datetimes'")
     check_unit(values.dtype)
     code = node.get("zone")
-    if code is None:
-        return _pandas.make_datetimes(values, None)
+    return _pandas.make_datetimes(values, None) if code is None else make_zoned(values, code)
+
+
+def make_zoned(values: Array, code: object) -> Any:
+    """Build a DatetimeArray in the zone of a code over an array of any shape; no copy."""
     if values.dtype.kind != "M" or type(code) is not str:
         raise SchemaError(f"schema 'zone': the zone of a datetime wanted, {found(code)}")
     return _pandas.make_datetimes(values, decode_zone(code))

@@ -1,38 +1,36 @@
 """DataFrames and Series.
 
 "frame": {"rows", "cols", "blocks", "arrays": [[position, array node], ..], "index", "columns"} and,
-where they are not empty or not the default, "attrs" and "unique_labels". A block is {"dtype",
-"data"} and its place (see place.py). "series": {"rows", "values": array node, "index"}, the same
-two, and "name".
+where they are not empty or not the default, "attrs" and "unique_labels"; see block.py for blocks.
+"series": {"rows", "values": array node, "index"}, the same two, and "name".
 
-(1) The columns of one NumPy dtype are one C-ordered (columns, rows) block, whatever blocks the
-    frame described had, in the order of their positions; blocks stand in the order of their first
-    column. So equal frames have equal schemas, which do not grow with the number of columns.
-    With `keep_blocks` they are described as they are, or row by row where that saves a copy.
+(1) The columns of one NumPy dtype, zone of datetimes or freq of periods are one C-ordered (columns,
+    rows) block, whatever blocks the frame described had, in the order of their positions; blocks
+    stand in the order of their first column. So equal frames have equal schemas, which do not grow
+    with the number of columns. With `keep_blocks` they are described as they are, or row by row
+    where that saves a copy.
 (2) The frame described is not touched: its blocks are gathered by the copies that fill the buffer.
 (3) What is rebuilt is a plain pandas object, whatever subclass was described.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from .. import _pandas
-from .buffer import Array, Buffer, Piece, Sink
-from .dtype import decode_dtype, encode_dtype
+from .block import Part, describe_block, join_positions, rebuild_block, split_kind
+from .buffer import Array, Sink
 from .index import (
     PANDAS_KINDS,
     build_index,
     build_values,
-    check_pandas_dtype,
     describe_labels,
     describe_values,
 )
-from .place import MAX_EMPTY_COLUMNS, Positions, decode_place, encode_place
+from .place import Positions
 from .registry import describe_node, register_kind, register_type
 from .scalar import decode_label, decode_value, encode_value
 from .schema import Node, SchemaError, found, read_bool, read_int, read_list, read_node
@@ -47,8 +45,11 @@ def describe_frame(frame: pd.DataFrame, sink: Sink) -> Node:
     n_rows, n_columns = frame.shape
     blocks, arrays = _pandas.read_blocks(frame)
     columns = frame.columns
-    groups: dict[Any, list[tuple[Array, Positions]]] = {}
-    for values, positions in blocks:
+    groups: dict[Any, tuple[Node, list[Part]]] = {}
+    for whole, positions in blocks:
+        if not isinstance(whole, np.ndarray):
+            _name_column(columns, int(positions[0]), sink)
+        values, kind = split_kind(whole, sink)
         if (
             values.dtype.kind in "mM" and not values.dtype.isnative
         ):  # pandas has them by accident only
@@ -57,22 +58,23 @@ def describe_frame(frame: pd.DataFrame, sink: Sink) -> Node:
             arrays.extend((int(at), values[row]) for row, at in enumerate(positions))
         elif values.dtype.kind in PANDAS_KINDS:
             if not sink.keep_blocks:
-                groups.setdefault(values.dtype, []).append((values, positions))
+                key = (values.dtype, *kind.values())
+                groups.setdefault(key, (kind, []))[1].append((values, positions))
             elif values.flags.c_contiguous or len(values) > MAX_SPLIT:
-                groups[len(groups)] = [(values, positions)]
+                groups[len(groups)] = kind, [(values, positions)]
             else:  # every second row, say, of what was a block
                 for row in range(len(values)):
-                    groups[len(groups)] = [(values[row : row + 1], positions[row : row + 1])]
+                    part = values[row : row + 1], positions[row : row + 1]
+                    groups[len(groups)] = kind, [part]
         else:
             _name_column(columns, int(positions[0]), sink)
             raise sink.refuse(values.dtype, "that has no layout")
-    placed = [(_join_positions(parts), parts[0][0].dtype, parts) for parts in groups.values()]
-    placed.sort(key=lambda item: int(item[0].min()))
+    placed = sorted(groups.values(), key=lambda group: int(join_positions(group[1]).min()))
     node: Node = {
         "kind": "frame",
         "rows": n_rows,
         "cols": n_columns,
-        "blocks": [_describe_block(*group, n_rows, sink) for group in placed],
+        "blocks": [describe_block(parts, kind, n_rows, sink) for kind, parts in placed],
     }
     arrays.sort(key=lambda item: item[0])
     described = []
@@ -100,43 +102,6 @@ def _plain_label(label: Any) -> Any:
     return label.item() if isinstance(label, np.generic) else label
 
 
-def _join_positions(parts: list[tuple[Array, Positions]]) -> Positions:
-    return np.concatenate([at for _, at in parts]) if len(parts) > 1 else parts[0][1]
-
-
-def _describe_block(
-    positions: Positions,
-    dtype: np.dtype[Any],
-    parts: list[tuple[Array, Positions]],
-    n_rows: int,
-    sink: Sink,
-) -> Node:
-    """Describe the columns of one dtype as one block, in the order of their positions."""
-    ranks = np.empty(len(positions), np.intp)
-    order = np.argsort(positions, kind="stable")
-    ranks[order] = np.arange(len(positions))
-    pieces: list[Piece] = []
-    first = 0
-    for values, at in parts:
-        own = ranks[first : first + len(at)]
-        first += len(at)
-        if len(at) == 1:  # a thousand separate columns: 1 us each instead of 6
-            pieces.append((slice(own[0], own[0] + 1), values))
-            continue
-        breaks = np.flatnonzero(np.diff(own) != 1) + 1
-        edges = [0, *breaks.tolist(), len(own)]
-        for start, stop in pairwise(edges):
-            target = int(own[start])
-            pieces.append((slice(target, target + stop - start), values[start:stop]))
-    shape = (len(positions), n_rows)
-    buffer = Buffer(shape, dtype, pieces, len(positions) * n_rows * dtype.itemsize)
-    return {
-        "dtype": encode_dtype(dtype),
-        "data": sink.put(buffer),
-        **encode_place(positions[order], sink),
-    }
-
-
 def _describe_extras(obj: Any, node: Node, name: str) -> None:
     if obj.attrs:
         node["attrs"] = encode_value(dict(obj.attrs), f"{name}.attrs")
@@ -155,7 +120,7 @@ def rebuild_frame(node: Node, source: Source) -> pd.DataFrame:
             f"{len(index)} and {len(columns)} found"
         )
     blocks = [
-        _rebuild_block(read_node(block, "'blocks'"), source, n_rows, n_columns)
+        rebuild_block(read_node(block, "'blocks'"), source, n_rows, n_columns)
         for block in read_list(node, "blocks")
     ]
     blocks += _rebuild_arrays(read_list(node, "arrays"), source, n_rows, n_columns)
@@ -163,20 +128,6 @@ def rebuild_frame(node: Node, source: Source) -> pd.DataFrame:
     frame = _pandas.make_frame(blocks, index, columns)
     _rebuild_extras(frame, node, source)
     return frame
-
-
-def _rebuild_block(
-    node: Node, source: Source, n_rows: int, n_columns: int
-) -> tuple[Array, Positions]:
-    dtype = decode_dtype(node.get("dtype"))
-    check_pandas_dtype(dtype)
-    count = read_int(node, "count", 1, n_columns)
-    if not n_rows and count > MAX_EMPTY_COLUMNS:  # no bytes to hold the claim against
-        raise SchemaError(f"schema 'count': at most {MAX_EMPTY_COLUMNS} wanted, {found(count)}")
-    if type(node.get("data")) is bytes:
-        raise SchemaError("schema 'data': a block in a buffer wanted, bytes found")
-    values = source.array(node.get("data"), dtype, (count, n_rows), "'data'")
-    return values, decode_place(node, source, n_columns)
 
 
 def _rebuild_arrays(

@@ -1,6 +1,6 @@
 """Where the columns of a frame lie: positions of a block's rows, and of one column in its buffer.
 
-A frame's columns of one NumPy dtype are one C-ordered (count, rows) block. Which columns they are
+A frame's columns of one dtype are one C-ordered (count, rows) block (block.py). Which columns they are
 is its *place*: {"at": [start, step], "count": n} where the positions go up evenly, which they
 nearly always do, else "at" is a reference to int64 positions (inline when few). So a schema does
 not grow with the number of columns.
@@ -21,6 +21,8 @@ from .source import Source, check_size
 Positions = NDArray[np.intp]
 
 _POSITION = np.dtype("<i8")
+#: What says that the items of a block are not just its dtype's: zoned datetimes, periods.
+KINDS = ("zone", "freq")
 #: Columns of a frame without rows, where no buffer's length bounds a claim.
 MAX_EMPTY_COLUMNS = 1 << 22
 
@@ -98,8 +100,8 @@ def column_place(
     Returns
     -------
     ColumnPlace, or None for a column that is not of a fixed-width NumPy dtype: strings, extension
-    arrays (also categorical: its codes mean nothing alone). Naive datetimes count as their "M8"
-    dtype.
+    arrays (also categorical: its codes mean nothing alone), datetimes with a zone. Naive ones count
+    as their "M8" dtype.
 
     Raises
     ------
@@ -113,6 +115,8 @@ def column_place(
         raise IndexError(f"column {position} of a frame with {n_columns} columns")
     for block in read_list(schema, "blocks"):
         node = read_node(block, "'blocks'")
+        if any(key in node for key in KINDS):
+            continue
         row = _find_row(node, buffers, position, n_columns)
         if row is None:
             continue

@@ -32,7 +32,7 @@ FAMILIES = {
     "numpy": ("array",),
     "pandas": (
         *("datetimes", "masked", "categorical", "strings", "arrow", "period", "interval"),
-        *("sparse", "objects", "index", "frame"),
+        *("sparse", "objects", "index", "block", "frame"),
     ),
 }
 #: Nodes inside nodes: frame > index > level > categories > interval > values is six.

@@ -21,7 +21,7 @@ import msgpack  # type: ignore[import-untyped,unused-ignore]  # stubs may be the
 Node = dict[str, Any]
 Schema = dict[str, Any]
 
-VERSION = 1
+VERSION = 2
 #: Bytes a packed schema may have. 1000 columns need about 10 KB; the rest is room for attrs.
 MAX_PACKED = 16 << 20
 INT64_MAX = 2**63 - 1

@@ -4,8 +4,8 @@ It says what `describe` would say of the finished frame. Buffers that `reserve` 
 caller's to fill, with what the node says; those of labels, categories and columns that are there
 already are filled by their own copies, as always.
 
-(1) Columns of one NumPy dtype become one block, in the order of their positions; blocks stand in the
-    order of their first column; everything else in the order of positions (see frame.py).
+(1) Columns of one dtype become one block, where they can, in the order of their positions; blocks
+    stand in the order of their first column; everything else in the order of positions (frame.py).
 (2) A node of fixed width is that of one missing value, made longer: so each family keeps its own
     format, and a family whose values are not one width each is refused.
 """
@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from .block import block_node, split_kind
 from .buffer import Buffer, Sink
 from .datetimes import UNITS
 from .dtype import encode_dtype
 from .index import PANDAS_KINDS, describe_labels, describe_values
-from .place import encode_place
 from .registry import describe_node
 from .scalar import encode_value
 from .schema import VERSION, Node, Schema
@@ -49,7 +49,7 @@ class Sketch:
     sink : Sink
         Its buffers, and what is being described, for messages.
     slots : dict of position -> {"data": Slot, ..}
-        Of the fixed-width columns. Those of NumPy dtypes are known after `finish`.
+        Of the fixed-width columns. Those that lie in blocks are known after `finish`.
     """
 
     def __init__(self, n_rows: int) -> None:
@@ -57,7 +57,7 @@ class Sketch:
         self.sink = Sink()
         self.sink.allow_pickle = True  # a sketch is of a segment
         self.slots: dict[int, dict[str, Slot]] = {}
-        self._groups: dict[np.dtype[Any], list[int]] = {}
+        self._groups: dict[Any, tuple[np.dtype[Any], Node, list[int]]] = {}
         self._arrays: list[list[Any]] = []
 
     def reserve(self, nbytes: int) -> int:
@@ -78,10 +78,19 @@ class Sketch:
         if isinstance(dtype, np.dtype):
             if dtype.kind not in PANDAS_KINDS or (dtype.kind in "mM" and not has_unit(dtype)):
                 raise self.sink.refuse(dtype, "that has no layout")
-            self._groups.setdefault(dtype, []).append(position)
+            self._add_to_block(position, dtype, {})
+            return
+        one = pd.array([dtype.na_value], dtype=dtype)
+        if isinstance(one, pd.arrays.DatetimeArray | pd.arrays.PeriodArray):
+            values, kind = split_kind(one, self.sink)
+            self._add_to_block(position, values.dtype, kind)
             return
         node, self.slots[position] = self.fixed_node(dtype)
         self._arrays.append([position, node])
+
+    def _add_to_block(self, position: int, dtype: np.dtype[Any], kind: Node) -> None:
+        group = self._groups.setdefault((dtype, *kind.values()), (dtype, kind, []))
+        group[2].append(position)
 
     def add_node(self, position: int, node: Node) -> None:
         """Add a column whose node the caller made, of buffers that it reserved."""
@@ -132,7 +141,7 @@ class Sketch:
             "v": VERSION,
             "rows": self.n_rows,
             "cols": len(columns),
-            "blocks": [self._block(dtype, at) for dtype, at in self._groups.items()],
+            "blocks": [self._block(*group) for group in self._groups.values()],
             "arrays": sorted(self._arrays, key=lambda item: item[0]),
         }
         if isinstance(index, dict):
@@ -146,13 +155,12 @@ class Sketch:
             node["attrs"] = encode_value(dict(attrs), "df.attrs")
         return node
 
-    def _block(self, dtype: np.dtype[Any], positions: list[int]) -> Node:
+    def _block(self, dtype: np.dtype[Any], kind: Node, positions: list[int]) -> Node:
         stride = self.n_rows * dtype.itemsize
         buffer = self.reserve(len(positions) * stride)
         for row, position in enumerate(positions):
             self.slots[position] = {"data": Slot(buffer, row * stride, dtype)}
-        place = encode_place(np.array(positions, np.intp), self.sink)
-        return {"dtype": encode_dtype(dtype), "data": buffer, **place}
+        return block_node(dtype, kind, buffer, np.array(positions, np.intp), self.sink)
 
 
 def has_unit(dtype: np.dtype[Any]) -> bool:
