@@ -206,6 +206,7 @@ CELLS = {
     "subnormals": lambda i: (5e-324, -0.0, float("inf"))[i % 3],
 }
 CONTAINERS = {
+    "sets": lambda i: {i, str(i)},
     "lists": lambda i: list(range(i % 4)),
     "dicts": lambda i: {"a": i, i: [None, {"b": 1.5}], (1, 2): []},
 }
@@ -227,12 +228,12 @@ class Color(enum.Enum):
 
 
 PICKLED = {
-    "sets": lambda i: {i, str(i)},
+    "ranges": lambda i: range(i),
     "enums": lambda i: Color.RED if i % 2 else Color.BLUE,
     "ndarrays": lambda i: np.arange(i % 5),
     "frames": lambda i: pd.DataFrame({"a": [i]}),
     "functions": lambda i: (len, print)[i % 2],
-    "mixed": lambda i: (i, {i}, "x", None)[i % 4],
+    "mixed": lambda i: (i, range(i), "x", None)[i % 4],
     "offsets": lambda i: pd.DateOffset(months=i),
 }
 OBJECT_FAMILIES = {

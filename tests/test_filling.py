@@ -52,6 +52,30 @@ class TestEmpty:
         assert sdf["f8"].sum() == N * (N - 1) / 2
         assert sdf["Int8"].sum() == 7
 
+    def test_columns_of_one_zone_or_freq_are_one_block(self):
+        zone, freq = "datetime64[s, Europe/Paris]", "period[M]"
+        dtypes = {
+            "z0": zone,
+            "f": "f8",
+            "p0": freq,
+            "z1": zone,
+            "p1": freq,
+            "u": "datetime64[s, UTC]",
+        }
+        sdf = filling.empty(5, dtypes)
+        assert {k: str(v) for k, v in sdf.dtypes.items()} == dtypes | {"f": "float64"}
+        assert sorted(block.values.shape[0] for block in sdf._mgr.blocks) == [1, 1, 2, 2]
+        assert sdf[["p0", "p1"]].isna().all().all()
+        assert (sdf[["z0", "z1"]] == pd.Timestamp(0, tz="UTC")).all().all()
+        sdf.loc[3, "z1"] = when = pd.Timestamp("2020", tz="Europe/Paris")
+        assert sdf["z1"].tolist() == [
+            *[pd.Timestamp(0, tz="UTC")] * 3,
+            when,
+            pd.Timestamp(0, tz="UTC"),
+        ]
+        table = pa.Table.from_pandas(sdf.to_pandas())
+        pd.testing.assert_frame_equal(filling.from_arrow(table), table.to_pandas())
+
     def test_categoricals_are_missing(self):
         kind = pd.CategoricalDtype(["x", "y"], ordered=True)
         sdf = filling.empty(N, {"c": kind, "n": "i4"})

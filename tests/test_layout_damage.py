@@ -265,6 +265,29 @@ def test_columns_with_two_places_or_none_are_refused():
         rebuild(schema, fill(buffers))
 
 
+@pytest.mark.parametrize(
+    ("column", "change", "text"),
+    [
+        ([1], {"zone": "utc"}, "the zone of a datetime wanted"),
+        ([1.5], {"freq": "M"}, "int64 ordinals wanted"),
+        ([1], {"freq": "M", "zone": "utc"}, "one of"),
+        ([1], {"freq": None}, "freq"),
+        (pd.to_timedelta([1]), {"zone": "utc"}, "the zone of a datetime wanted"),
+        (pd.date_range("2020", periods=1), {"zone": 3}, "the zone of a datetime wanted"),
+        (pd.date_range("2020", periods=1), {"zone": None}, "the zone of a datetime wanted"),
+        (pd.date_range("2020", periods=1, tz="UTC"), {"zone": "zoneinfo:../etc"}, "unknown here"),
+        (pd.date_range("2020", periods=1, tz="UTC"), {"dtype": "<M8[D]"}, "in one of"),
+        (pd.period_range("2020", periods=1, freq="M"), {"freq": "no such"}, "freq"),
+        (pd.period_range("2020", periods=1, freq="M"), {"dtype": "<u8"}, "int64 ordinals wanted"),
+    ],
+)
+def test_blocks_whose_kind_does_not_fit_their_dtype_are_refused(column, change, text):
+    schema, buffers = describe(pd.DataFrame({"a": column}))
+    schema["blocks"][0].update(change)
+    with pytest.raises(SchemaError, match=text):
+        rebuild(schema, fill(buffers))
+
+
 def test_codes_out_of_range_are_refused_when_validated():
     for obj in (pd.Categorical(["a", "b"]), pd.MultiIndex.from_arrays([["a", "b"]])):
         schema, buffers = describe(obj)

@@ -68,7 +68,7 @@ def test_extension_arrays_of_every_family_come_back_by_themselves():
 @pytest.mark.parametrize("column", FAMILY_COLUMNS)
 def test_indexes_of_every_family_come_back_equal_on_both_axes(column):
     values = FAMILY_COLUMNS[column]()
-    if column in ("object lists", "object dicts", "object decimals"):
+    if column in ("object lists", "object sets", "object dicts", "object decimals"):
         with pytest.raises(TypeError, match="a label of the object cannot be looked up"):
             describe(pd.Index(values, dtype=object))
         return
@@ -262,7 +262,7 @@ def test_what_cannot_be_pickled_is_named():
 
 def test_an_ndarray_of_objects_is_refused_whatever_is_allowed():
     with pytest.raises(TypeError, match="dtype object holding"):
-        describe(np.array([{1}, 3], object), allow_pickle=True)
+        describe(np.array([range(1), 3], object), allow_pickle=True)
 
 
 class Bomb:
@@ -291,7 +291,7 @@ def test_a_pickle_is_not_even_looked_at_unless_it_is_allowed():
 
 
 def test_damaged_pickles_are_schema_errors():
-    schema, _ = describe(pd.Series([{1}]), allow_pickle=True)
+    schema, _ = describe(pd.Series([range(1)]), allow_pickle=True)
     for cells, text in (((), "a pickled list wanted"), ([1, 2], "2 cells in the buffer")):
         raw = np.frombuffer(pickle.dumps(cells), np.uint8).copy()
         with pytest.raises(SchemaError, match=text):

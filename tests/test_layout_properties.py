@@ -100,6 +100,7 @@ CELLS = st.recursive(
         st.lists(inner, max_size=3)
         | st.lists(inner, max_size=3).map(tuple)
         | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+        | st.sets(st.integers() | st.text(max_size=3), max_size=3)
     ),
     max_leaves=6,
 )

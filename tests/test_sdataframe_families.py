@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -133,6 +134,76 @@ def test_what_was_derived_keeps_its_values(names):
             sdf.loc[3, name] = frame[name].iloc[51]
             assert before.iloc[3] == frame[name].iloc[3]
             assert sdf[name].iloc[3] == frame[name].iloc[51]
+
+
+def in_two_dimensions():
+    """Give a frame with several columns of one zone, and of one freq of periods."""
+    days = pd.date_range("2020", periods=9, tz="Europe/Paris", unit="ns")
+    months = pd.period_range("2020", periods=9, freq="M")
+    return pd.DataFrame(
+        {
+            **{f"z{i}": days + pd.Timedelta(i, "h") for i in range(3)},
+            **{f"p{i}": months + i for i in range(2)},
+            "n": np.arange(9.0),
+        }
+    )
+
+
+WHEN, MONTH = pd.Timestamp("2021-07-01", tz="Europe/Paris"), pd.Period("2021-07", "M")
+BLOCK_WRITES = {
+    "a cell": lambda f: f.at.__setitem__((3, "z1"), WHEN),
+    "a cell of a period": lambda f: f.iat.__setitem__((3, 4), MONTH),
+    "missing": lambda f: f.loc.__setitem__((slice(2, 4), "z0"), pd.NaT),
+    "rows of a column": lambda f: f.iloc.__setitem__((slice(2, 5), 2), WHEN),
+    "some rows": lambda f: f.loc.__setitem__((f["n"] > 4, "p1"), MONTH),
+    "two columns": lambda f: f.loc.__setitem__((slice(None), ["z2", "z0"]), WHEN),
+    "a row": lambda f: f.loc.__setitem__((1, ["z0", "z1", "z2"]), [WHEN] * 3),
+    "a column": lambda f: f.__setitem__("z1", f["z0"]),
+    "a column of periods": lambda f: f.__setitem__("p0", f["p1"] + 1),
+    "columns": lambda f: f.__setitem__(["z0", "z1"], f[["z1", "z0"]].to_numpy()),
+    "in place": lambda f: f.__setitem__("z2", f["z2"] + pd.Timedelta("1h")),
+    "fillna": lambda f: f.fillna({"z0": WHEN, "p0": MONTH}, inplace=True),
+    "sorted": lambda f: f.sort_values("z0", ascending=False, inplace=True, ignore_index=True),
+    "another zone": lambda f: f.__setitem__("z1", f["z1"].dt.tz_convert("UTC")),
+    "dropped": lambda f: f.__delitem__("z1"),
+    "added": lambda f: f.insert(1, "z9", f["z2"]),
+    "rows dropped": lambda f: f.drop(index=[0, 5], inplace=True),
+}
+
+
+@pytest.mark.parametrize("name", BLOCK_WRITES)
+def test_columns_in_two_dimensions_are_written_as_pandas_would(name):
+    write = BLOCK_WRITES[name]
+    with copy_on_write(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of `inplace`, from pandas 3.1 on
+        plain = in_two_dimensions()
+        sdf = SDataFrame(plain)
+        assert [block.values.shape[0] for block in sdf._mgr.blocks] == [3, 2, 1]
+        kept, derived = in_two_dimensions(), [sdf["z1"], sdf[["p0", "p1"]]]
+        write(plain)
+        write(sdf)
+        assert_same_family(sdf.to_pandas(), plain)
+        assert_same_family(numpush.attach(sdf.name, "cow").to_pandas(), plain)
+        assert_same_family(derived[0], kept["z1"])
+        assert_same_family(derived[1], kept[["p0", "p1"]])
+        sdf.compact()
+        assert_same_family(sdf.to_pandas(), plain)
+        # a part of the rows, written through
+        part = sdf.partitions(2)[1]
+        part.iloc[0, 0] = WHEN
+        plain.iloc[len(plain) - len(part), 0] = WHEN
+        assert_same_family(sdf.to_pandas(), plain)
+
+
+def test_a_frame_of_one_zone_is_written_by_position_as_one_array():
+    """pandas takes a table of values by position only where it has one block."""
+    plain = in_two_dimensions()[["z0", "z1", "z2"]]
+    sdf = SDataFrame(plain)
+    sdf.iloc[[2, 0], ::-1] = plain.iloc[[5, 6]].to_numpy()
+    wanted = plain.to_numpy()
+    wanted[[2, 0], ::-1] = plain.iloc[[5, 6]].to_numpy()
+    assert sdf.to_numpy().tolist() == wanted.tolist()
+    assert list(sdf.dtypes) == list(plain.dtypes)
 
 
 def test_what_pandas_refuses_changes_nothing():

@@ -324,10 +324,8 @@ register_scalar("time", dt.time, _encode_time, _decode_time)
 register_scalar("decimal", decimal.Decimal, lambda v, w, d: [str(v)], _decode_decimal)
 register_scalar("uuid", uuid.UUID, lambda v, w, d: [v.bytes], lambda d, b: uuid.UUID(bytes=b))
 register_scalar(
-    "set",
-    frozenset,
-    lambda v, w, d: _encode_all(v, w, d),
-    lambda depth, *v: frozenset(decode_label(x) for x in v),
+    "frozenset", frozenset, _encode_all, lambda depth, *v: frozenset(map(decode_label, v))
 )
+register_scalar("set", set, _encode_all, lambda depth, *v: set(map(decode_label, v)))
 register_scalar("period", pd.Period, _encode_period, _decode_period)
 register_scalar("interval", pd.Interval, _encode_interval, _decode_interval)
