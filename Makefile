@@ -11,11 +11,11 @@ BIN = $(VENV)/bin
 SOURCES = pyproject.toml setup.py ffi/_build.py $(wildcard ffi/csrc/*.[ch])
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-pandas test-tipc lint typecheck bench sanitize build clean
+.PHONY: help demo test test-pandas test-pandas22 test-tipc lint typecheck bench sanitize build clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(VENV)/.installed-demo ## see it work: this machine's file system, from every core; then two short ones
 	$(BIN)/python examples/filesystem.py
@@ -25,11 +25,18 @@ demo: $(VENV)/.installed-demo ## see it work: this machine's file system, from e
 test: $(VENV)/.installed-test ## the quick tests, on all cores
 	$(BIN)/pytest -n auto -m "not crash and not system and not tipc" $(PYTEST_ARGS)
 
-test-pandas: $(VENV)/.installed-test ## pandas' own tests with SDataFrame for DataFrame (ten minutes)
+test-pandas: $(VENV)/.installed-pandas-tests ## pandas' own tests with SDataFrame for DataFrame (ten minutes)
 	$(BIN)/python tests/pandas_suite/run.py
 
 test-tipc: $(VENV)/.installed-test ## the tests of TIPC, in a kernel that has it
 	tests/tipc/guest.sh $(BIN)/pytest -m tipc $(PYTEST_ARGS)
+
+FRAME_TESTS ?= $(wildcard tests/test_layout_*.py tests/test_sdataframe*.py tests/test_sseries.py tests/test_generations.py \
+    tests/test_frame_keeper.py tests/test_parallel.py tests/test_filling*.py)
+
+test-pandas22: ## our own tests of frames with pandas 2.2, in .venv-pandas22
+	@$(MAKE) --no-print-directory VENV=.venv-pandas22 .venv-pandas22/.installed-pandas22
+	.venv-pandas22/bin/pytest -n auto -m "not crash and not system" $(PYTEST_ARGS) $(FRAME_TESTS)
 
 lint: $(VENV)/.installed-dev ## ruff: rules and form
 	$(BIN)/ruff check .
@@ -98,6 +105,15 @@ $(VENV)/.installed-demo: $(SOURCES) | $(BIN)/python
 $(VENV)/.installed-test: $(SOURCES) | $(BIN)/python
 	$(PIP_INSTALL) -e '.[test]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-demo
+
+$(VENV)/.installed-pandas22: $(SOURCES) | $(BIN)/python
+	$(PIP_INSTALL) -e '.[test]' 'pandas>=2.2,<2.3' 'numpy<2.3' 'python-dateutil<3'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-demo $(VENV)/.installed-test
+
+# What pandas' own tests skip without.
+$(VENV)/.installed-pandas-tests: $(SOURCES) | $(BIN)/python
+	$(PIP_INSTALL) -e '.[test,pandas-tests]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-demo $(VENV)/.installed-test
 
 $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
 	$(PIP_INSTALL) -e '.[test,dev]'

@@ -197,7 +197,9 @@ def put_series(frame: Any, series: Any) -> None:
     """Have a frame's one column be *series*, unless it is the same memory."""
     manager = frame._mgr
     values = series._mgr.blocks[0].values
-    if series.index is frame.index and is_same_memory(column_of(manager), values):
+    name, label = series.name, frame.columns[0]
+    has_name = name is label or (type(name) is type(label) and bool(name == label))
+    if has_name and series.index is frame.index and is_same_memory(column_of(manager), values):
         return
     columns = pd.Index([series.name], dtype=object, tupleize_cols=False, name=frame.columns.name)
     made = series.to_frame(0)

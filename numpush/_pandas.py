@@ -11,6 +11,7 @@ Where pandas differs:
 what               2.2 / 2.3                3.x
 =================  =======================  ==================================================
 frame from blocks  BlockManager by hand     pandas.api.internals.create_dataframe_from_blocks
+wide blocks        none of periods          of periods, too
 freq of an index   held by its array        held by the index (3.1)
 NaN strings        own array classes        a dtype's na_value
 lines of warnings  counted by one path      by a path that is kept (3.1), so by several
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -89,13 +91,33 @@ def make_frame(
     internals = import_module("pandas.core.internals.blocks")
     managers = import_module("pandas.core.internals.managers")
     made_blocks = []
-    for values, positions in blocks:
+    for values, positions in _split_blocks(blocks):
         shaped = internals.maybe_coerce_values(internals.ensure_block_shape(values, 2))
         made_blocks.append(internals.new_block(shaped, placement=placement(positions), ndim=2))
     axes = [columns, index]
     manager = managers.BlockManager(tuple(made_blocks), axes, verify_integrity=False)
     made = _pd.DataFrame._from_mgr(manager, axes)
     return made
+
+
+def _split_blocks(blocks: list[tuple[Any, Positions]]) -> Iterator[tuple[Any, Positions]]:
+    """Give blocks of one column each for those of which pandas 2 has no wider ones."""
+    for values, positions in blocks:
+        if may_be_wide(values.dtype) or values.ndim == 1:
+            yield values, positions
+        else:
+            for row in range(len(positions)):
+                yield values[row : row + 1], positions[row : row + 1]
+
+
+def may_be_wide(dtype: Any) -> bool:
+    """Whether several columns of a dtype may be one block.
+
+    Why: pandas 2 builds such a block of periods, and then takes its first column for each other.
+    """
+    if isinstance(dtype, np.dtype | pd.DatetimeTZDtype):
+        return True
+    return PANDAS_3 and isinstance(dtype, pd.PeriodDtype)
 
 
 def forbid_duplicate_labels(obj: Any) -> None:

@@ -89,7 +89,7 @@ def is_compact(window: Window) -> bool:
     dtypes = [
         values.dtype
         for block in _managers.blocks_of(store.manager)
-        if (values := _managers.values_of(block)).ndim == 2
+        if _pandas.may_be_wide((values := _managers.values_of(block)).dtype)
     ]
     return len(store.memories) == 1 and len(dtypes) == len(set(dtypes))
 

@@ -178,7 +178,9 @@ def test_columns_in_two_dimensions_are_written_as_pandas_would(name):
         warnings.simplefilter("ignore", DeprecationWarning)  # of `inplace`, from pandas 3.1 on
         plain = in_two_dimensions()
         sdf = SDataFrame(plain)
-        assert [block.values.shape[0] for block in sdf._mgr.blocks] == [3, 2, 1]
+        # pandas 2 has no block of several columns of periods
+        widths = [3, 2, 1] if PANDAS_3 else [3, 1, 1, 1]
+        assert [block.values.shape[0] for block in sdf._mgr.blocks] == widths
         kept, derived = in_two_dimensions(), [sdf["z1"], sdf[["p0", "p1"]]]
         write(plain)
         write(sdf)
