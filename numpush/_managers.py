@@ -8,7 +8,7 @@ what                 2.2 / 2.3                                  3.x
 ===================  =========================================  ===============================
 derived frames       views, or copies by mode.copy_on_write     copies, always
 shallow copies       share the extension array objects          have views of them
-caches of columns    `_item_cache`                              none
+caches of columns    `_item_cache`, kept empty                  none
 ===================  =========================================  ===============================
 
 (1) References: every block over some memory holds the same counter, a list of weak references to
@@ -17,8 +17,11 @@ caches of columns    `_item_cache`                              none
 
 from __future__ import annotations
 
+import os
 import pickle
-from contextlib import nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -218,7 +221,14 @@ def init_frame(frame: Any, unique_labels: bool) -> None:
     flags = _flags.Flags(frame, allows_duplicate_labels=not unique_labels)
     object.__setattr__(frame, "_flags", flags)
     if not PANDAS_3:
-        object.__setattr__(frame, "_item_cache", {})
+        object.__setattr__(frame, "_item_cache", _NoCache())
+
+
+class _NoCache(dict[Any, Any]):
+    """What pandas 2 finds no column in. A kept one would be of an earlier generation, and keep it."""
+
+    def __setitem__(self, label: Any, series: Any) -> None:
+        pass
 
 
 def share_manager(manager: Any, references: list[Any]) -> None:
@@ -345,7 +355,26 @@ def has_copy_on_write() -> bool:
 
 def copying_on_write() -> Any:
     """Give a context in which derived frames are copies in effect."""
-    return nullcontext() if PANDAS_3 else pd.option_context("mode.copy_on_write", True)
+    return nullcontext() if PANDAS_3 else _switched_on()
+
+
+@contextmanager
+def _switched_on() -> Iterator[None]:
+    """Switch the option of pandas 2 on, which is one for all threads: so one at a time."""
+    with _option_lock, pd.option_context("mode.copy_on_write", True):
+        yield
+
+
+_option_lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """A thread that held it does not exist in the child of a fork."""
+    global _option_lock
+    _option_lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def column_array(frame: Any, value: Any) -> Any:

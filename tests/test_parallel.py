@@ -113,6 +113,7 @@ def test_apply_to_groups(df, by):
         same(found, df.groupby(**by).apply(function))
 
 
+@pytest.mark.filterwarnings("ignore:.*operated on the grouping columns")  # pandas 2
 def test_apply_to_groups_of_a_column_and_of_some(df):
     sdf = SDataFrame(df)
 
