@@ -15,7 +15,7 @@ from .handle import ArrayHandle, FrameHandle, Handle, SeriesHandle
 from .layout import SchemaError, pack, unpack
 from .shm import Segment, naming, node, process
 from .shm.errors import SegmentDamaged, SegmentError, SegmentExists, SegmentNotFound
-from .shm.segment import MODES
+from .shm.mapping import MODES
 from .shm.sweep import remove as remove_segment
 
 if TYPE_CHECKING:

@@ -35,7 +35,8 @@ from .generations import Part, Place
 from .layout import Schema, SchemaError, describe, rebuild
 from .shm import process
 from .shm.errors import SegmentDamaged
-from .shm.segment import Mapping, Segment
+from .shm.mapping import Mapping
+from .shm.segment import Segment
 
 __all__ = ["Memory", "Store", "Window", "create_store", "open_store", "store_of", "uses_before"]
 

@@ -16,7 +16,8 @@ import numpy as np
 from .layout.dtype import decode_dtype, encode_dtype
 from .layout.schema import SchemaError, pack, unpack
 from .shm import process
-from .shm.segment import MODES, Segment
+from .shm.mapping import MODES
+from .shm.segment import Segment
 
 __all__ = ["ArrayHandle", "FrameHandle", "Handle", "SeriesHandle", "lease"]
 

@@ -24,7 +24,8 @@ from .layout import SchemaError, describe, rebuild
 from .shared import Shared
 from .shm import RangeGuard, RWLock, lock_range, process
 from .shm.errors import SegmentDamaged, SegmentError
-from .shm.segment import Mapping, Segment
+from .shm.mapping import Mapping
+from .shm.segment import Segment
 
 __all__ = ["SArray"]
 

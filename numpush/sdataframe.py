@@ -31,7 +31,8 @@ from .sarray import SArray
 from .shared import Shared
 from .shm import RWLock
 from .shm.errors import SegmentDamaged, SharedStructureError
-from .shm.segment import Mapping, Segment
+from .shm.mapping import Mapping
+from .shm.segment import Segment
 
 __all__ = ["SDataFrame"]
 

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from .shm import Mutex, process
 from .shm import version as _version
 from .shm.errors import HandleClosed, LockError
-from .shm.segment import Mapping, Segment
+from .shm.mapping import Mapping
+from .shm.segment import Segment
 
 __all__ = ["Shared"]
 

@@ -23,7 +23,7 @@ from .sarray import SArray
 from .sdataframe import SDataFrame, receive_frame
 from .shared import Shared
 from .shm import RWLock
-from .shm.segment import Mapping
+from .shm.mapping import Mapping
 
 __all__ = ["SSeries"]
 

@@ -4,9 +4,10 @@ It knows bytes and processes; arrays and frames are the layer above.
 """
 
 from . import process
+from .mapping import Mapping
 from .mutex import Guard, Mutex
 from .range import RangeGuard, RWLock, lock_range
-from .segment import Mapping, Segment
+from .segment import Segment
 from .sweep import Holder, SegmentInfo, Swept, survey, sweep
 
 __all__ = [

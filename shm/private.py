@@ -16,7 +16,7 @@ from typing import Any
 
 from ..ffi import map as _map
 from . import process
-from .segment import MODES
+from .mapping import MODES
 
 __all__ = ["attach_private"]
 

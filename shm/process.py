@@ -39,7 +39,8 @@ from ..ffi import seg as _seg
 from . import descriptor, naming, space, warm
 from . import node as _node
 from .errors import HandleClosed, LockError, SegmentExists, SegmentFull, SegmentNotFound
-from .segment import Mapping, Segment
+from .mapping import Mapping
+from .segment import Segment
 from .sweep import has_leases, survey, sweep
 
 __all__ = ["attach", "close", "create", "lease", "leave", "locate", "node", "token"]

@@ -23,7 +23,6 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from typing import Protocol
 
 from ..ffi import Ref
 from ..ffi import map as _map
@@ -33,10 +32,10 @@ from . import descriptor, naming, space
 from . import node as _node
 from .errors import LockTimeout, SegmentDamaged, SegmentError, SegmentExists, SegmentNotFound
 from .header import PAGE, Header
+from .mapping import MODES, Mapping, key_of
 
-__all__ = ["MODES", "Mapping", "Segment", "unlink_queue"]
+__all__ = ["Segment", "unlink_queue"]
 
-MODES = {"rw": _map.RW, "ro": _map.RO, "cow": _map.COW}
 #: As many processes as a big machine's pools have may use one segment; a slot is 16 bytes.
 N_SLOTS = max(192, 4 * (os.cpu_count() or 1))
 #: Big segments get room for a longer description, so that freed ones can be used again for frames.
@@ -47,54 +46,6 @@ _SEEN_FOR = 1.0  #: seconds that a look at another node's life is good for
 
 def _round_up(n: int, to: int = PAGE) -> int:
     return -(-n // to) * to
-
-
-class Keeper(Protocol):
-    """What is kept over a mapping without holding it: objects that are slow to make again."""
-
-    def is_used(self) -> bool:
-        """Whether anything beside the keeper refers to the mapping's memory."""
-
-    def hold(self, token: object) -> None:
-        """Have the memory that is used hold *token*, and keep it no longer."""
-
-
-class Mapping:
-    """The data of one segment in this process, in one mode; or that of an extent of it."""
-
-    __slots__ = ("address", "is_hot", "keeper", "mode", "segment", "size", "start", "token")
-
-    def __init__(
-        self, segment: Segment, mode: str, address: int, size: int, start: int = 0
-    ) -> None:
-        self.segment = segment
-        self.mode = mode
-        self.address = address
-        self.size = size
-        self.start = start  #: where in the data it begins
-        self.is_hot = False  #: its page tables are filled: all of it was written through it
-        #: weak reference to the buffer that the live views share; process.py sets and clears it
-        self.token: object | None = None
-        #: goes before what it refers to: with the mapping, or when its segment becomes another
-        self.keeper: Keeper | None = None
-
-    def buffer(self) -> object:
-        """Return its memory, as a buffer that keeps nothing: for the keeper."""
-        return _map.buffer(self.address, self.size)
-
-    @property
-    def key(self) -> str:
-        """What it is called in its segment's `mappings`."""
-        return _key(self.mode, self.start, self.size)
-
-    def unmap(self) -> None:
-        self.keeper = None
-        _map.unmap(self.address, self.size)
-        self.address = 0
-
-
-def _key(mode: str, start: int, size: int) -> str:
-    return f"{mode}+{start}+{size}" if start else mode
 
 
 class Segment:
@@ -493,7 +444,7 @@ class Segment:
 
     def map_extent(self, mode: str, start: int, size: int) -> Mapping:
         """Map *size* bytes of data from *start*, which lies behind those of `map`, once."""
-        key = _key(mode, start, size)
+        key = key_of(mode, start, size)
         found = self.mappings.get(key)
         if found is not None:
             return found
