@@ -35,6 +35,7 @@ from .generations import Part, Place
 from .layout import Schema, SchemaError, describe, rebuild
 from .shm import process
 from .shm.errors import SegmentDamaged
+from .shm.extents import map_extent, read_place
 from .shm.mapping import Mapping
 from .shm.segment import Segment
 
@@ -262,7 +263,7 @@ def store_of(segment: Segment, token: Any, mode: str, place: Place | None = None
     key = segment.name, segment.identity, mode
     history = _histories.get(key)
     if place is None:
-        place = segment.read_place()
+        place = read_place(segment)
     generation = place[0]
     known = None if history is None else history.stores.get(generation)
     if known is not None:
@@ -272,7 +273,7 @@ def store_of(segment: Segment, token: Any, mode: str, place: Place | None = None
     schema, parts, extents = generations.read(segment, place)
     mapping = segment.mappings[mode]
     tokens = [process.token_of_extent(segment, mode, *extent) for extent in extents]
-    mappings = [mapping, *(segment.map_extent(mode, *extent) for extent in extents)]
+    mappings = [mapping, *(map_extent(segment, mode, *extent) for extent in extents)]
     store = Store(segment, mode, place, history, schema, parts, mappings)
     keeper = None
     if not (generation or store.attrs or store.memories[0].token is not None):

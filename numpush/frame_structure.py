@@ -28,6 +28,7 @@ from .generations import Extent
 from .layout import Buffer, describe
 from .shm import Mutex, process
 from .shm.errors import SharedStructureError
+from .shm.extents import give_back
 
 __all__ = ["compact", "free", "replace", "replace_by"]
 
@@ -120,7 +121,7 @@ def free(window: Window) -> int:
             return 0
         if uses_before(segment, start):
             gc.collect()
-        return 0 if uses_before(segment, start) else segment.give_back(start)
+        return 0 if uses_before(segment, start) else give_back(segment, start)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from .copying import copy_all, write_all
 from .layout import Buffer, Schema, SchemaError, pack, unpack
 from .shm import process
 from .shm.errors import SegmentDamaged
+from .shm.extents import check_floor, publish, read_description
 from .shm.header import PAGE
 from .shm.segment import Segment
 
@@ -95,7 +96,7 @@ def append(
     else:
         copy_all(pairs)
     raw[data_size : data_size + len(desc)] = np.frombuffer(desc, np.uint8)
-    segment.publish(start + data_size, len(desc), start + size)
+    publish(segment, start + data_size, len(desc), start + size)
     return start
 
 
@@ -110,9 +111,9 @@ def read(segment: Segment, at: Place) -> tuple[Schema, list[Part], list[Extent]]
     generation, where = at
     if generation:
         offset, n = where
-        raw = segment.read_description(offset, n)
+        raw = read_description(segment, offset, n)
     else:
-        segment.check_floor(0)
+        check_floor(segment, 0)
         raw = segment.desc
     try:
         desc = unpack(raw)

@@ -24,6 +24,7 @@ from .layout import SchemaError, describe, rebuild
 from .shared import Shared
 from .shm import RangeGuard, RWLock, lock_range, process
 from .shm.errors import SegmentDamaged, SegmentError
+from .shm.extents import check_floor
 from .shm.mapping import Mapping
 from .shm.segment import Segment
 
@@ -372,10 +373,10 @@ def _receive(
     segment.has_arrays = True
     if extent:
         start, size = extent
-        segment.check_floor(start)
+        check_floor(segment, start)
         token = process.token_of_extent(segment, mode, start, size)
     else:
-        segment.check_floor(offset)
+        check_floor(segment, offset)
     try:
         # NumPy checks that offset, shape and strides stay inside of the buffer.
         return np.ndarray.__new__(

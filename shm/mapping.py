@@ -1,6 +1,6 @@
 """The memory of a segment in this process: a mapping of its data in one mode, or of an extent of it.
 
-What a mapping maps is its segment's to say (segment.py, extents.py); who has views of it is the
+What a mapping maps is its segment's to say (segment.py, extents.py); who has views of it is
 process.py's, which notes the token that they share.
 """
 

@@ -36,7 +36,7 @@ from typing import Any, TypeVar
 
 from ..ffi import map as _map
 from ..ffi import seg as _seg
-from . import descriptor, naming, space, warm
+from . import descriptor, extents, naming, space, warm
 from . import node as _node
 from .errors import HandleClosed, LockError, SegmentExists, SegmentFull, SegmentNotFound
 from .mapping import Mapping
@@ -181,7 +181,7 @@ def extend(segment: Segment, size: int) -> int:
     ------
     SegmentFull : there is no room, also after a sweep and without warm memory.
     """
-    return _make_room(lambda: segment.extend(size), size, segment.name)
+    return _make_room(lambda: extents.extend(segment, size), size, segment.name)
 
 
 def _make_room(reserve: Callable[[], T], wanted: int, name: str) -> T:
@@ -327,7 +327,7 @@ def token_of_extent(segment: Segment, mode: str, start: int, size: int) -> Any:
     Raises SegmentDamaged, SegmentNotFound.
     """
     with _lock:
-        return _token(segment.map_extent(mode, start, size))
+        return _token(extents.map_extent(segment, mode, start, size))
 
 
 def _token(mapping: Mapping) -> Any:

@@ -32,7 +32,7 @@ from . import descriptor, naming, space
 from . import node as _node
 from .errors import LockTimeout, SegmentDamaged, SegmentError, SegmentExists, SegmentNotFound
 from .header import PAGE, Header
-from .mapping import MODES, Mapping, key_of
+from .mapping import MODES, Mapping
 
 __all__ = ["Segment", "unlink_queue"]
 
@@ -44,7 +44,7 @@ _BIG_DESC = 8192
 _SEEN_FOR = 1.0  #: seconds that a look at another node's life is good for
 
 
-def _round_up(n: int, to: int = PAGE) -> int:
+def round_up(n: int, to: int = PAGE) -> int:
     return -(-n // to) * to
 
 
@@ -118,9 +118,9 @@ class Segment:
         """
         slots_end = _seg.SLOTS_OFFSET + N_SLOTS * _seg.SLOT_SIZE
         room_for_desc = max(desc_size, _BIG_DESC) if data_size >= _BIG else desc_size
-        data_offset = _round_up(slots_end + room_for_desc)
+        data_offset = round_up(slots_end + room_for_desc)
         # One byte more than asked: an empty view at the end still lies in its own mapping.
-        capacity = data_offset + _round_up(data_size + 1)
+        capacity = data_offset + round_up(data_size + 1)
         fd = cls._open_new(name)
         try:
             if reserve:
@@ -385,93 +385,6 @@ class Segment:
         if mode == "rw" and size >= _BIG and _asks_for_huge_pages():
             _map.huge(address, size)
         return mapping
-
-    # -- generations: docs/segments.md
-
-    @property
-    def is_extended(self) -> bool:
-        """Whether its structure was ever replaced, so that its file may have grown."""
-        return _seg.generation(self.ref) != 0
-
-    def extend(self, size: int) -> int:
-        """Reserve *size* bytes after all data; return where they start. Under the structure mutex.
-
-        They are nobody's until `publish`. Raises OSError (ENOSPC) when there is no room.
-        """
-        _, _, _, end, _ = _seg.place(self.ref)
-        start = _round_up(max(end, self.capacity - self.data_offset))
-        with self.opened() as fd:
-            try:
-                _map.reserve(fd, self.data_offset + start + size, self.data_offset + start)
-            except BaseException:
-                os.ftruncate(fd, self.data_offset + start)
-                raise
-        return start
-
-    def publish(self, desc_offset: int, desc_size: int, end: int) -> None:
-        """Make what is described there the next generation. Under the structure mutex."""
-        _seg.publish(self.ref, desc_offset, desc_size, end)
-
-    def read_place(self) -> tuple[int, tuple[int, int]]:
-        """Return the generation, and where its description lies in the data: (offset, bytes)."""
-        generation, offset, size, _, _ = _seg.place(self.ref)
-        return generation, (offset, size)
-
-    def read_description(self, offset: int, size: int) -> bytes:
-        """Read the description of a generation.
-
-        Raises
-        ------
-        SegmentNotFound : it was of a generation that `compact` has taken away.
-        SegmentDamaged : it does not lie in the file.
-        """
-        self.check_floor(offset)
-        with self.opened() as fd:
-            if not self.capacity <= self.data_offset + offset <= os.fstat(fd).st_size - size:
-                raise SegmentDamaged(
-                    f"segment {self.name!r}: a description of {size} bytes at {offset}", self.name
-                )
-            return os.pread(fd, size, self.data_offset + offset)
-
-    def check_floor(self, offset: int) -> None:
-        """Raise SegmentNotFound if the data at *offset* was given back."""
-        if 0 <= offset < _seg.floor(self.ref):
-            raise SegmentNotFound(
-                f"segment {self.name!r}: what the handle means was replaced, and its memory given "
-                "back by compact(); get a new handle",
-                self.name,
-            )
-
-    def map_extent(self, mode: str, start: int, size: int) -> Mapping:
-        """Map *size* bytes of data from *start*, which lies behind those of `map`, once."""
-        key = key_of(mode, start, size)
-        found = self.mappings.get(key)
-        if found is not None:
-            return found
-        with self.opened() as fd:
-            end = os.fstat(fd).st_size - self.data_offset
-            if start % PAGE or not self.capacity - self.data_offset <= start < start + size <= end:
-                raise SegmentDamaged(
-                    f"segment {self.name!r}: an extent of {size} bytes at {start} of {end}",
-                    self.name,
-                )
-            address = _map.map(fd, self.data_offset + start, size, MODES[mode])
-        mapping = self.mappings[key] = Mapping(self, mode, address, size, start)
-        return mapping
-
-    def give_back(self, floor: int) -> int:
-        """Free the data below *floor*; return the bytes. Under the structure mutex.
-
-        Nobody may use it any more. The pages go; the file keeps its length.
-        """
-        before = _seg.floor(self.ref)
-        if before >= floor:
-            return 0
-        with self.opened() as fd:
-            blocks = os.fstat(fd).st_blocks
-            _seg.raise_floor(self.ref, floor)
-            _map.punch(fd, self.data_offset + before, floor - before)
-            return 512 * (blocks - os.fstat(fd).st_blocks)
 
     def unmap(self) -> None:
         """Unmap all of it. Nothing may refer to it any more.

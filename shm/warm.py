@@ -22,6 +22,7 @@ from ..ffi import map as _map
 from ..ffi import seg as _seg
 from . import descriptor, naming, space
 from .errors import SegmentExists
+from .extents import is_extended
 from .header import PAGE
 from .segment import Segment
 
@@ -58,7 +59,7 @@ def is_worth_keeping(segment: Segment) -> bool:
     return (
         SMALLEST <= segment.capacity <= limit()
         and not _seg.has_unlisted(segment.ref)
-        and not segment.is_extended
+        and not is_extended(segment)
     )
 
 

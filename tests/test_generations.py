@@ -22,6 +22,7 @@ from numpush.layout import pack
 from numpush.sdataframe import attach_frame
 from numpush.shm import naming, process, space
 from numpush.shm.errors import SegmentDamaged
+from numpush.shm.extents import read_description, read_place
 
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
 equal = pd.testing.assert_frame_equal
@@ -454,7 +455,7 @@ def test_a_damaged_description_is_refused():
     good = pack({"schema": {}, "blocks": []})
     for offset, n in ((0, 10), (size, 10), (size - 5, 10), (1 << 62, 1 << 62), (1 << 63, 8)):
         with pytest.raises((SegmentDamaged, OverflowError)):
-            segment.read_description(offset, n)
+            read_description(segment, offset, n)
     for extents, block in (
         ([[0, 4096]], [0, 8]),
         ([[size, 4096]], [size, 8]),
@@ -480,7 +481,7 @@ def test_a_damaged_description_is_refused():
 
 def write_description(sdf: SDataFrame, data: bytes) -> tuple[int, int]:
     """Write *data* where the description of its generation lies."""
-    _, (offset, n) = sdf._window.store.segment.read_place()
+    _, (offset, n) = read_place(sdf._window.store.segment)
     assert len(data) <= n
     segment = sdf._window.store.segment
     with segment.opened() as fd:
