@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .handle import ArrayHandle, FrameHandle, Handle, SeriesHandle
 from .layout import SchemaError, pack, unpack
-from .shm import Segment, naming, node, process
+from .shm import Segment, naming, node, process, table
 from .shm.errors import SegmentDamaged, SegmentError, SegmentExists, SegmentNotFound
 from .shm.mapping import MODES
 from .shm.sweep import remove as remove_segment
@@ -139,9 +139,9 @@ def publish(name: str, obj: Any, persist: bool = False) -> None:
         _clear_stale(name)
     record, token = process.create(desc, 0, name=name)
     if persist:
-        process.keep(target, publisher)
+        table.keep(target, publisher)
         record.commit()
-        process.keep(record, publisher)
+        table.keep(record, publisher)
     else:
         record.commit()
         _published[name] = token, obj
@@ -172,12 +172,12 @@ def withdraw(name: str) -> None:
             name,
         )
     remove_segment(name)
-    process.release_kept(segment, publisher)
+    table.release_kept(segment, publisher)
     try:
         target, _target_token = process.attach(desc["target"], "rw", identity=desc["identity"])
     except SegmentNotFound:
         return
-    process.release_kept(target, publisher)
+    table.release_kept(target, publisher)
 
 
 def _description(segment: Segment) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from typing import Any, TypeVar
 
 from ..ffi import map as _map
 from ..ffi import seg as _seg
-from . import descriptor, extents, naming, space, warm
+from . import descriptor, extents, naming, space, table, warm
 from . import node as _node
 from .errors import HandleClosed, LockError, SegmentExists, SegmentFull, SegmentNotFound
 from .mapping import Mapping
@@ -255,7 +255,7 @@ def _attach_known(segment: Segment, mode: str, identity: int | None, sender: int
     wanted = segment.identity if identity is None else identity
     if sender or not segment.node or wanted != segment.identity:
         was_idle = not segment.node
-        segment.join(_start().id, wanted, sender)
+        table.join(segment, _start().id, wanted, sender)
         if was_idle:
             _idle.pop(segment.inode, None)
     segment.closed = False
@@ -271,7 +271,7 @@ def _attach_new(name: str, mode: str, identity: int | None, sender: int) -> tupl
     try:
         mapping = segment.map(mode, fd)
     except BaseException:
-        segment.leave(keep_warm=False)
+        table.leave(segment, keep_warm=False)
         segment.unmap()
         raise
     finally:
@@ -284,7 +284,7 @@ def lease(segment: Segment, *, to_child: bool) -> int:
     """Keep *segment* for whoever a handle is sent to; return our node, to be sent along."""
     if segment.closed:
         raise HandleClosed(f"segment {segment.name!r} was closed by this process", segment.name)
-    segment.lease()
+    table.lease(segment)
     _sent[segment.name] = _sent.get(segment.name, False) or not to_child
     if len(_sent) > _prune_sent_at:
         _prune_sent()
@@ -298,18 +298,6 @@ def _prune_sent() -> None:
     for name in [name for name in tuple(_sent) if name not in there]:
         _sent.pop(name, None)
     _prune_sent_at = max(1024, 2 * len(_sent))
-
-
-def keep(segment: Segment, kept: int) -> None:
-    """Enter the "node" *kept* (node.kept) in its table: it needs no process to live."""
-    rc = _seg.join(segment.ref, segment.n_slots, segment.identity, kept)
-    if rc:
-        raise OSError(-rc, os.strerror(-rc), segment.name)
-
-
-def release_kept(segment: Segment, kept: int) -> None:
-    """Undo `keep`. We are in the table ourselves, so nothing goes before we leave."""
-    _seg.evict(segment.ref, segment.n_slots, kept, keep_leases=False)
 
 
 # -- views
@@ -390,10 +378,10 @@ def _leave(segment: Segment) -> None:
     """Leave the table of *segment*: take it away if we were the last, else keep it idle."""
     segment.has_arrays = False
     keep_warm = warm.is_worth_keeping(segment)
-    last = segment.leave(keep_warm=keep_warm)
+    last = table.leave(segment, keep_warm=keep_warm)
     # A worker leaves with each task that is done: one look a second is enough.
     is_time = time.monotonic() - segment.looked_at > _LOOK_EVERY
-    if not last and is_time and segment.evict_dead():
+    if not last and is_time and table.evict_dead(segment):
         last, keep_warm = True, False
     if last:
         for mapping in segment.mappings.values():
@@ -499,7 +487,7 @@ def _before_fork() -> None:
         return
     _child = _node.make()
     for segment in _segments.values():
-        if segment.node and segment.enter(_child.id, segment.identity):
+        if segment.node and table.enter(segment, _child.id, segment.identity):
             _seg.mark_unlisted(segment.ref)  # the child maps it all the same
 
 
@@ -522,18 +510,14 @@ def _after_fork_in_child() -> None:
         _me, _child = _child, None
         for segment in _segments.values():
             if segment.node:
-                segment.node = _me.id if _me is not None and _is_in_table(segment, _me.id) else 0
+                # The parent could not enter us while it was building, or in a full table: then we
+                # can use the data for as long as the parent has it.
+                segment.node = _me.id if _me is not None and table.has(segment, _me.id) else 0
     if _me is not None:
         _me.sign()
         _at_exit()
     _lock.release()
     _bury()
-
-
-def _is_in_table(segment: Segment, node: int) -> bool:
-    """Whether a fork could enter the child: not while the parent builds, nor in a full table. Then
-    the child can use the data for as long as the parent has it."""
-    return any(id == node for id, _, _ in _seg.holders(segment.ref, segment.n_slots))
 
 
 os.register_at_fork(

@@ -28,9 +28,8 @@ from ..ffi import Ref
 from ..ffi import map as _map
 from ..ffi import mutex as _mutex
 from ..ffi import seg as _seg
-from . import descriptor, naming, space
-from . import node as _node
-from .errors import LockTimeout, SegmentDamaged, SegmentError, SegmentExists, SegmentNotFound
+from . import descriptor, naming, space, table
+from .errors import SegmentDamaged, SegmentError, SegmentExists, SegmentNotFound
 from .header import PAGE, Header
 from .mapping import MODES, Mapping
 
@@ -41,7 +40,6 @@ N_SLOTS = max(192, 4 * (os.cpu_count() or 1))
 #: Big segments get room for a longer description, so that freed ones can be used again for frames.
 _BIG = 1 << 20
 _BIG_DESC = 8192
-_SEEN_FOR = 1.0  #: seconds that a look at another node's life is good for
 
 
 def round_up(n: int, to: int = PAGE) -> int:
@@ -83,11 +81,10 @@ class Segment:
         self.desc = b""
         self.node = 0  #: ours, while we are in its table
         self.is_fresh = False  #: made here, of pages that nobody has touched: they are zero
-        self.looked_at = 0.0  #: when `evict_dead` last looked (time.monotonic)
+        self.looked_at = 0.0  #: when table.evict_dead last looked (time.monotonic)
         self.closed = False
-        self.has_arrays = (
-            False  #: arrays were made over it by their handles, as long as it has views
-        )
+        #: arrays were made over it by their handles, as long as it has views
+        self.has_arrays = False
 
     def _map_header(self, fd: int) -> None:
         address = _map.map(fd, 0, self.data_offset, _map.RW)
@@ -246,7 +243,7 @@ class Segment:
             head = Header.read(fd, name)
             self = cls._over(fd, name, head, idle)
             try:
-                self.join(node, head.identity if identity is None else identity, sender)
+                table.join(self, node, head.identity if identity is None else identity, sender)
                 self._read(Header.read(fd, name))
             except BaseException:
                 if self.node and _seg.leave(self.ref, self.n_slots, node, keep_warm=False):
@@ -315,58 +312,6 @@ class Segment:
         self.desc = bytes(buf[head.desc_offset : head.desc_offset + head.desc_size])
         self.data_size = head.data_size
 
-    def join(self, node: int, identity: int, sender: int = 0) -> None:
-        """Enter the table and, with a *sender*, give one of its leases back."""
-        rc = self.enter(node, identity, sender)
-        if rc:
-            raise self._error(rc)
-        self.node = node
-        self.identity = identity
-
-    def enter(self, node: int, identity: int, sender: int = 0) -> int:
-        """Put *node*, ours or a child's to be, into the table. 0 or a negated errno."""
-        for is_last_try in (False, True):
-            if sender:
-                rc = _seg.receive(self.ref, self.n_slots, identity, node, sender)
-            else:
-                rc = _seg.join(self.ref, self.n_slots, identity, node)
-            if rc != -errno.ENOSPC or is_last_try:
-                break
-            self.evict_dead()
-        return rc
-
-    def evict_dead(self) -> bool:
-        """Take killed processes out of the table; True: nobody is left, and the segment is DEAD."""
-        self.looked_at = time.monotonic()
-        return any(
-            attached
-            and not _node.is_alive(id, max_age=_SEEN_FOR)
-            and _seg.evict(self.ref, self.n_slots, id, keep_leases=True)
-            for id, attached, _ in _seg.holders(self.ref, self.n_slots)
-        )
-
-    def lease(self) -> None:
-        """Keep the segment for somebody that a handle is being sent to."""
-        rc = _seg.lease(self.ref, self.n_slots, self.node)
-        if rc:
-            raise self._error(rc)
-
-    def _error(self, rc: int) -> Exception:
-        if rc == -errno.ENOENT:
-            return SegmentNotFound(f"segment {self.name!r}: nobody uses it any more", self.name)
-        if rc == -errno.ENOSPC:
-            return SegmentError(
-                f"segment {self.name!r}: {self.n_slots} processes use it already, "
-                "its table has no room for another",
-                self.name,
-            )
-        if rc == -errno.ETIMEDOUT:
-            return LockTimeout(
-                f"segment {self.name!r}: its table stayed locked for 10 s: a process that uses it "
-                "is stopped, or the header is damaged"
-            )
-        return OSError(-rc, os.strerror(-rc), self.name)
-
     # -- map
 
     def map(self, mode: str, fd: int | None = None) -> Mapping:
@@ -382,7 +327,7 @@ class Segment:
             if fd is None:
                 descriptor.close(opened)
         mapping = self.mappings[mode] = Mapping(self, mode, address, size)
-        if mode == "rw" and size >= _BIG and _asks_for_huge_pages():
+        if mode == "rw" and size >= _BIG and space.asks_for_huge_pages():
             _map.huge(address, size)
         return mapping
 
@@ -404,12 +349,6 @@ class Segment:
         return tid != 0 and os.path.exists(f"/proc/self/task/{tid}")
 
     # -- leave
-
-    def leave(self, *, keep_warm: bool) -> bool:
-        """Leave the table. True: we were the last, and it is DEAD (WARM if *keep_warm*)."""
-        last = _seg.leave(self.ref, self.n_slots, self.node, keep_warm=keep_warm)
-        self.node = 0
-        return last
 
     def remove(self, name: str, *, free: bool = True) -> None:
         """Unlink a segment that is DEAD; *free*: take its pages from those that still map them.
@@ -451,14 +390,3 @@ def unlink_queue(name: str) -> None:
 
         with contextlib.suppress(posix_ipc.ExistentialError):
             posix_ipc.unlink_message_queue(queue)
-
-
-_huge: bool | None = None
-
-
-def _asks_for_huge_pages() -> bool:
-    """Whether /dev/shm gives huge pages to those who ask, and only to them."""
-    global _huge
-    if _huge is None:
-        _huge = space.huge_pages() == "advise"
-    return _huge

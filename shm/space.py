@@ -8,13 +8,14 @@ memory is reserved, and the first answers by ENOSPC.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from . import naming
 
-__all__ = ["Room", "cgroup_rooms", "huge_pages", "human", "remedy", "room"]
+__all__ = ["Room", "asks_for_huge_pages", "cgroup_rooms", "huge_pages", "human", "remedy", "room"]
 
 _MEMINFO = "/proc/meminfo"
 _CGROUP_FROM = 1 << 20  #: below this a look at the control group costs more than it can tell
@@ -155,3 +156,9 @@ def huge_pages() -> str:
     except (OSError, ValueError):
         pass
     return policy
+
+
+@functools.cache
+def asks_for_huge_pages() -> bool:
+    """Whether /dev/shm gives huge pages to those who ask, and only to them. Looked up once."""
+    return huge_pages() == "advise"
