@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .handle import ArrayHandle, FrameHandle, Handle, SeriesHandle
 from .layout import SchemaError, pack, unpack
-from .shm import Segment, naming, node, process, table
+from .shm import Segment, life, naming, node, process, table
 from .shm.errors import SegmentDamaged, SegmentError, SegmentExists, SegmentNotFound
 from .shm.mapping import MODES
 from .shm.sweep import remove as remove_segment
@@ -125,7 +125,7 @@ def publish(name: str, obj: Any, persist: bool = False) -> None:
     handle, target = handle_of(obj)
     if handle.mode == "cow":
         raise ValueError("a copy-on-write view is private to this process; publish the original")
-    publisher = node.kept(name) if persist else process.node().id
+    publisher = node.kept(name) if persist else life.node().id
     desc = pack(
         {
             "name": naming.check_name(name),

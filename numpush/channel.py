@@ -16,7 +16,7 @@ import posix_ipc
 from .attaching import attach_handle, handle_of
 from .handle import Handle
 from .layout import pack
-from .shm import naming, process
+from .shm import leases, naming, process
 from .shm.errors import ChannelEmpty, ChannelFull, HandleClosed, SegmentExists, SegmentNotFound
 
 __all__ = ["Channel"]
@@ -72,7 +72,7 @@ class Channel:
         handle, segment = handle_of(obj)
         if handle.mode == "cow":
             raise ValueError("a copy-on-write view is private to this process; send the original")
-        sender = process.lease(segment, to_child=False)
+        sender = leases.lease(segment, to_child=False)
         try:
             message = handle.to_bytes(sender)
             if len(message) > self._queue.max_message_size:

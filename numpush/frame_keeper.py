@@ -2,7 +2,7 @@
 
 When a task is done its SDataFrame dies, and this process leaves the segment; the next task brings
 it again. Rebuilding the frame costs several times what the rest of attaching does, and gives the
-same objects. So its store stays with the mapping, which does not keep the segment (shm/process.py).
+same objects. So its store stays with the mapping, which does not keep the segment (shm/registry.py).
 
 It may stay only where nothing that was handed out still needs the memory. Whatever does refers to
 one of our objects, so reference counts tell; those of a store that nobody has used are the measure:

@@ -26,7 +26,7 @@ from .ffi import seg as _seg
 from .frame_store import Store, Window, store_of, uses_before
 from .generations import Extent
 from .layout import Buffer, describe
-from .shm import Mutex, process
+from .shm import Mutex, registry
 from .shm.errors import SharedStructureError
 from .shm.extents import give_back
 
@@ -128,7 +128,7 @@ def free(window: Window) -> int:
 def _latest(store: Store) -> Iterator[Store]:
     """Hold the structure mutex; give the store of the latest generation."""
     segment = store.segment
-    token = process.token(store.mapping())
+    token = registry.token(store.mapping())
     # Who died holding it left nothing half-done: a generation is published by one store.
     with Mutex.of_structure(segment, token):
         yield store_of(segment, token, store.mode)

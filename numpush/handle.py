@@ -15,7 +15,7 @@ import numpy as np
 
 from .layout.dtype import decode_dtype, encode_dtype
 from .layout.schema import SchemaError, pack, unpack
-from .shm import process
+from .shm import leases
 from .shm.mapping import MODES
 from .shm.segment import Segment
 
@@ -156,4 +156,4 @@ def lease(segment: Segment) -> int:
     # Private, but public active_children() would reap what ended, behind its owner's back.
     children = getattr(_mp_process, "_children", ())
     to_child = bool(children) or _mp_context.get_spawning_popen() is not None
-    return process.lease(segment, to_child=to_child)
+    return leases.lease(segment, to_child=to_child)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from .layout import SchemaError, unpack
 from .layout.dtype import decode_dtype
 from .shm import Holder, SegmentInfo, Swept, survey, sweep
-from .shm import process as _process
+from .shm.registry import lock
 from .shm.sweep import remove as remove_segment
 from .shm.warm import drop_all
 
@@ -48,7 +48,7 @@ def gc() -> Swept:
     Returns how many segments, bytes and nodes went.
     """
     swept = sweep(thorough=True)
-    with _process.registry_lock():
+    with lock:
         warm = drop_all()
     return swept._replace(n_bytes=swept.n_bytes + warm)
 

@@ -22,7 +22,7 @@ from . import blocks, transport
 from .handle import ArrayHandle, lease
 from .layout import SchemaError, describe, rebuild
 from .shared import Shared
-from .shm import RangeGuard, RWLock, lock_range, process
+from .shm import RangeGuard, RWLock, lock_range, process, registry
 from .shm.errors import SegmentDamaged, SegmentError
 from .shm.extents import check_floor
 from .shm.mapping import Mapping
@@ -35,7 +35,7 @@ Shape = SupportsIndex | tuple[SupportsIndex, ...]
 
 
 def _locate(array: Plain) -> Mapping | None:
-    return process.locate(array.__array_interface__["data"][0])
+    return registry.locate(array.__array_interface__["data"][0])
 
 
 class SArray(Shared, np.ndarray[Any, Any]):
@@ -389,7 +389,7 @@ def _receive(
 def _reduce(array: SArray) -> tuple[Any, ...]:
     """Reduce to a handle, with a lease; an array that is a private copy, to its values."""
     address = array.__array_interface__["data"][0]
-    mapping = process.locate(address)
+    mapping = registry.locate(address)
     if mapping is None or mapping.mode == "cow":  # private changes are nobody else's to see
         # Not protocol 5, whose buffers this pickler may not take: it does not tell its own.
         return cast("tuple[Any, ...]", array.view(np.ndarray).__reduce_ex__(4))

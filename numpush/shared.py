@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from .shm import Mutex, process
+from .shm import Mutex, process, registry
 from .shm import version as _version
 from .shm.errors import HandleClosed, LockError
 from .shm.mapping import Mapping
@@ -41,7 +41,7 @@ class Shared:
                 "attach to it again to go on",
                 mapping.segment.name,
             )
-        return mapping.segment, process.token(mapping)
+        return mapping.segment, registry.token(mapping)
 
     @property
     def name(self) -> str:

@@ -1,7 +1,8 @@
 """The memory of a segment in this process: a mapping of its data in one mode, or of an extent of it.
 
 What a mapping maps is its segment's to say (segment.py, extents.py); who has views of it is
-process.py's, which notes the token that they share.
+the registry's,
+which notes the token that they share.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Mapping:
         self.size = size
         self.start = start  #: where in the data it begins
         self.is_hot = False  #: its page tables are filled: all of it was written through it
-        #: weak reference to the buffer that the live views share; process.py sets and clears it
+        #: weak reference to the buffer that the live views share; registry.py sets and clears it
         self.token: object | None = None
         #: goes before what it refers to: with the mapping, or when its segment becomes another
         self.keeper: Keeper | None = None

@@ -7,7 +7,7 @@ with pids of its own can be taken for somebody else.
 
 (1) The file is locked before its number is stored anywhere.
 (2) flock belongs to the open file, which fork shares: a forked child closes its copy of its
-    parent's and gets a node of its own, made and locked before the fork (see process.py).
+    parent's and gets a node of its own, made and locked before the fork (see life.py).
 (3) Who can lock a node's file exclusively knows that the process is dead, and is alone in cleaning
     up after it. The time of death, as far as anybody knows it, is the file's mtime, and mode 0400
     says that it has been set: neither needs room in a full /dev/shm.

@@ -5,7 +5,7 @@ an object that is to be his own needs a mapping of his own: each call here makes
 
 (1) A page that was not written to is the segment's, so its memory must not be used for something
     else: the mapping holds the token by which this process is in the segment's table.
-(2) The memory goes when the last view of it is gone, as with any mapping (see process.py).
+(2) The memory goes when the last view of it is gone, as with any mapping (see registry.py).
 """
 
 from __future__ import annotations

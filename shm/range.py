@@ -14,14 +14,16 @@ from types import TracebackType
 from typing import Any
 
 from ..ffi import range as _range
+from . import life
 from . import node as _node
-from . import process
 from .errors import LockError, LockTimeout
 from .segment import Segment
 
-__all__ = ["RWLock", "RangeGuard", "lock_range"]
+__all__ = ["RWLock", "RangeGuard", "holds", "lock_range"]
 
 _SLICE = 0.05  #: seconds between two looks at signals, and at whether the blocker is alive
+
+_held: set[RangeGuard] = set()  # what this process holds
 
 
 class RangeGuard:
@@ -56,12 +58,12 @@ class RangeGuard:
         self._token = token
         self._entry = entry
         self._node = node
-        process.held.add(self)
+        _held.add(self)
 
     def unlock(self) -> None:
         """Unlock; once. Raises LockError when this process does not hold it (any more)."""
         try:
-            if self._node != process.node().id or self not in process.held:
+            if self._node != life.node().id or self not in _held:
                 raise PermissionError
             _range.unlock(self.segment.ref, self._entry, self._node)
         except PermissionError:
@@ -69,7 +71,7 @@ class RangeGuard:
                 f"segment {self.segment.name!r}: bytes {self.start}:{self.stop} are not locked by "
                 "this guard"
             ) from None
-        process.held.discard(self)
+        _held.discard(self)
 
     def __enter__(self) -> RangeGuard:
         return self
@@ -99,7 +101,7 @@ def lock_range(
     LockTimeout : not free within *timeout* seconds; the message names who is in the way.
     LockError : this thread holds part of it already.
     """
-    me = process.node().id
+    me = life.node().id
     deadline = None if timeout is None else time.monotonic() + timeout
     entry = -1
     is_held = False
@@ -133,6 +135,11 @@ def lock_range(
     finally:
         if entry >= 0 and not is_held:
             _range.unlock(segment.ref, entry, me)
+
+
+def holds(segment: Segment) -> bool:
+    """Whether this process holds a range of *segment*."""
+    return any(guard.segment is segment for guard in tuple(_held))
 
 
 def _evict_dead(segment: Segment) -> int:
@@ -173,3 +180,6 @@ class RWLock:
     def write(self, timeout: float | None = None) -> RangeGuard:
         """Lock for writing, alone. Raises as `lock_range`."""
         return lock_range(self.segment, self._token, *self._range, timeout=timeout)
+
+
+os.register_at_fork(after_in_child=_held.clear)  # they are the parent's

@@ -4,7 +4,7 @@ The header (with the table of users) is always mapped for reading and writing, o
 mapped apart, once per mode, so that `ro` and `cow` are the kernel's promise and the robust mutexes
 in the header have one address. The file descriptor is closed at once: mappings need none.
 
-This module knows the file; which segments this process has, and when a view dies, is process.py's.
+This module knows the file; which segments this process has, and when a view dies, is registry.py's.
 
 A segment is created in steps that another process can watch, or that a kill can interrupt:
 

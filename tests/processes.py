@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import numpush
-from numpush.shm import naming, process
+from numpush.shm import life, naming
 
 LIMIT = 60.0  #: seconds that anything here may take on a busy machine
 SHM = Path("/dev/shm")
@@ -33,7 +33,7 @@ _sweep = sys.modules["numpush.shm.sweep"]  # numpush.shm.sweep is the function
 
 def files() -> set[str]:
     """Return the files of this namespace, but for this process's own node."""
-    mine = naming.node_file(process.node().id)
+    mine = naming.node_file(life.node().id)
     return {f for f in os.listdir(SHM) if f.startswith(f"{naming.NAMESPACE}.")} - {mine}
 
 

@@ -29,13 +29,13 @@ import numpush
 import processes
 from numpush import SArray
 from numpush.ffi import step
-from numpush.shm import naming, process
+from numpush.shm import life, naming
 
 pytestmark = pytest.mark.crash
 
 N = 3333
 BIG = 3 << 17  #: elements; enough to be kept warm
-SHM_SOURCE = str(Path(process.__file__).parent)
+SHM_SOURCE = str(Path(life.__file__).parent)
 #: [0] and [1] agree under the mutex, [2] and [3] under their range lock, [4:] under update.
 FIELDS = 64
 
@@ -152,7 +152,7 @@ def leave(data: bytes) -> Act:
     keep = [numpush.attach(data.decode()), SArray(np.zeros(9)), SArray(np.zeros(BIG))]
     ForkingPickler.dumps(keep[0])
     ForkingPickler.dumps(keep[1])
-    return lambda: (process.leave(), keep)
+    return lambda: (life.leave(), keep)
 
 
 def sweep(data: bytes) -> Act:

@@ -18,7 +18,7 @@ import pytest
 import numpush
 import processes
 from numpush import SArray
-from numpush.shm import naming, node, process
+from numpush.shm import life, naming, node
 from numpush.shm.segment import N_SLOTS
 
 N = 3333
@@ -91,12 +91,12 @@ class TestRawFork:
 
     def test_each_process_has_its_own_node(self):
         SArray(np.zeros(1))
-        mine = process.node()
+        mine = life.node()
         reader, writer = os.pipe()
 
         def say():
-            assert process.node().pid == os.getpid()
-            os.write(writer, f"{process.node().id}".encode())
+            assert life.node().pid == os.getpid()
+            os.write(writer, f"{life.node().id}".encode())
 
         assert processes.run_forked(say) == 0
         assert int(os.read(reader, 99)) != mine.id
@@ -128,8 +128,8 @@ class TestRawFork:
 
     def test_a_failed_fork_leaves_nothing(self, monkeypatch):
         a = SArray(np.zeros(N))
-        process._before_fork()
-        process._after_fork_in_parent()
+        life._before_fork()
+        life._after_fork_in_parent()
         processes.collect_garbage()
         assert len(processes.files()) == 1
         del a
@@ -150,7 +150,7 @@ def fork_again(a, n):
 
 def fork_and_die(writer):
     a = SArray(np.zeros(N))
-    parent = process.node().id
+    parent = life.node().id
     pid = processes.fork(time.sleep, 60)
     os.write(writer, f"{parent} {pid}".encode())
     os.kill(os.getpid(), signal.SIGKILL)
@@ -239,7 +239,7 @@ def leave_a_corpse():
 
 
 def has_one_descriptor():
-    mine = naming.path(naming.node_file(process.node().id))
+    mine = naming.path(naming.node_file(life.node().id))
     opened = [
         target
         for target in (entry.split(": ", 1)[1] for entry in processes.descriptors())

@@ -11,7 +11,7 @@ import pytest
 
 import numpush
 from numpush import SDataFrame
-from numpush.shm import process
+from numpush.shm import registry
 
 
 def frame(n=1000):
@@ -156,7 +156,7 @@ def _rename(sdf):
 
 
 def _is_attached_here(name):
-    return process._segments[name].node != 0
+    return registry.segments[name].node != 0
 
 
 def test_a_worker_finds_the_frame_of_its_last_task(ctx):

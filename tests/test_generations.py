@@ -20,7 +20,7 @@ from numpush import SArray, SDataFrame, SegmentFull, SegmentNotFound, SharedStru
 from numpush.ffi import step
 from numpush.layout import pack
 from numpush.sdataframe import attach_frame
-from numpush.shm import naming, process, space
+from numpush.shm import life, naming, space
 from numpush.shm.errors import SegmentDamaged
 from numpush.shm.extents import read_description, read_place
 
@@ -495,5 +495,5 @@ def test_ls_shows_the_latest_generation():
     sdf["new"] = np.zeros(N)
     after = next(info for info in numpush.segments() if info.name == sdf.name)
     assert before.name == after.name
-    assert process.node().id
+    assert life.node().id
     assert str(before) != str(after)

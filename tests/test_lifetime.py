@@ -21,7 +21,7 @@ import pytest
 import numpush
 import processes
 from numpush import SArray, errors
-from numpush.shm import process
+from numpush.shm import registry
 
 N = 3333
 
@@ -447,7 +447,7 @@ class TestThreeWaysToAttach:
         for mode in ("rw", "cow", "ro"):
             del views[mode]
         assert not any(name in f for f in processes.files())
-        assert all(name != s.name for s in process._segments.values() if s.node)
+        assert all(name != s.name for s in registry.segments.values() if s.node)
 
     def test_unknown_modes_are_refused(self, a):
         with pytest.raises(ValueError, match="'rw', 'ro' or 'cow'"):

@@ -14,7 +14,7 @@ import pytest
 import numpush
 import processes
 from numpush import SArray
-from numpush.shm import naming, node, process
+from numpush.shm import life, naming, node
 
 _sweep = sys.modules["numpush.shm.sweep"]
 
@@ -91,7 +91,7 @@ def test_a_kept_node_is_no_process():
     assert node.is_kept(kept)
     assert node.is_alive(kept)
     assert kept == node.kept("name") != node.kept("other")
-    assert not node.is_kept(process.node().id)
+    assert not node.is_kept(life.node().id)
 
 
 def test_numbers_are_never_used_twice():

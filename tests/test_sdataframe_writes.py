@@ -20,7 +20,7 @@ import pytest
 
 import numpush
 from numpush import SDataFrame, SSeries, _pandas, frame_writes
-from numpush.shm import process
+from numpush.shm import life
 
 N = 8
 LIMIT = 60.0  #: seconds that anything here may take on a busy machine
@@ -67,7 +67,7 @@ def make_mixed() -> pd.DataFrame:
 def serve(pipe: Any) -> None:
     """Another process: for each handle, what it sees there."""
     with pipe:
-        process.node()
+        life.node()
         pipe.send("ready")
         while (handle := pipe.recv()) is not None:
             pipe.send(numpush.attach(handle, "ro").to_pandas())

@@ -22,7 +22,7 @@ import pytest
 import numpush
 import processes
 from numpush import SArray
-from numpush.shm import naming, process
+from numpush.shm import life, naming
 
 pytestmark = pytest.mark.system
 
@@ -235,7 +235,7 @@ def attach_all(handles):
     with arrays[0].lock(timeout=60):
         arrays[0][1] += 1
     del arrays
-    process.leave()
+    life.leave()
 
 
 def receive_and_add(message):
@@ -243,7 +243,7 @@ def receive_and_add(message):
     with a.lock(timeout=60):
         a[-1] += 1
     del a
-    process.leave()
+    life.leave()
 
 
 def touch_and_stay(a, writer, end):

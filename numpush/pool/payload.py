@@ -22,7 +22,7 @@ from loky.backend import reduction
 
 from .. import plain, transport
 from ..plain import Parcel
-from ..shm import naming, process
+from ..shm import leases, life, naming
 
 __all__ = ["Outbox", "can_pickle", "dumps_result", "loads"]
 
@@ -105,11 +105,11 @@ def dumps_result(obj: Any, share_from: int, prefix: str) -> bytes:
         if parcel is None:
             return plain.reduce_as_usual(obj, pickle.HIGHEST_PROTOCOL)
         parcels.append(parcel)
-        return parcel.reduce(process.node().id)
+        return parcel.reduce(life.node().id)
 
     data = _dumps(obj, reduce)
     for parcel in parcels:
-        process.lease(parcel.segment, to_child=False)
+        leases.lease(parcel.segment, to_child=False)
     return data
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from .. import atomic
 from ..attaching import attach_handle
 from ..handle import ArrayHandle
-from ..shm import process
+from ..shm import life
 from ..shm.errors import SegmentError
 from . import answers, payload
 
@@ -113,7 +113,7 @@ def _end_with_parent(parent: int) -> None:
     """Wait for the parent to die and end: nobody else would tell us to."""
     _wait_for_end(parent)
     with contextlib.suppress(BaseException):
-        process.leave()
+        life.leave()
     os._exit(1)
 
 
