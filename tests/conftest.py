@@ -21,8 +21,9 @@ import numpy as np
 import pytest
 from loky.backend import resource_tracker as loky_tracker
 
+import pool_tasks
 import processes
-from numpush import SArray
+from numpush import Pool, SArray
 
 SETTLE = 5.0  #: seconds that children may take to end, and their files to go
 
@@ -103,3 +104,30 @@ def start_method(request: pytest.FixtureRequest) -> str:
 def ctx(start_method: str) -> multiprocessing.context.BaseContext:
     """The multiprocessing context of each start method."""
     return multiprocessing.get_context(start_method)
+
+
+@pytest.fixture(scope="module")
+def pool_helpers() -> None:
+    """Load and open whatever the first pool of a process does."""
+    with Pool(1) as pool:
+        pool.apply(abs, (1,))
+
+
+@pytest.fixture(scope="module")
+def pool(pool_helpers: None) -> Iterator[Pool]:
+    """A pool of two workers that shares small things too."""
+    with Pool(2, share_from=pool_tasks.SHARE) as pool:
+        processes.eventually(lambda: len(set(pool.map(pool_tasks.pid_of, range(8), 1))) == 2)
+        yield pool
+
+
+@pytest.fixture
+def copy_on_write() -> Iterator[None]:
+    """pandas 2 promises what we test of frames only with copy-on-write; 3 always has it."""
+    import pandas as pd
+
+    if int(pd.__version__.split(".")[0]) >= 3:
+        yield
+    else:
+        with pd.option_context("mode.copy_on_write", True):
+            yield

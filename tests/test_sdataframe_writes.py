@@ -24,18 +24,8 @@ from numpush.shm import life
 
 N = 8
 LIMIT = 60.0  #: seconds that anything here may take on a busy machine
+pytestmark = pytest.mark.usefixtures("copy_on_write")
 equal = pd.testing.assert_frame_equal
-PANDAS_3 = int(pd.__version__.split(".")[0]) >= 3
-
-
-@pytest.fixture(autouse=True)
-def _copy_on_write():
-    """pandas 2 promises what we test here only with copy-on-write; 3 always has it."""
-    if PANDAS_3:
-        yield
-    else:
-        with pd.option_context("mode.copy_on_write", True):
-            yield
 
 
 def make_plain() -> pd.DataFrame:

@@ -15,17 +15,8 @@ import numpush
 from numpush import SArray, SSeries
 from numpush.errors import SharedStructureError
 
+pytestmark = pytest.mark.usefixtures("copy_on_write")
 same = pd.testing.assert_series_equal
-PANDAS_3 = int(pd.__version__.split(".")[0]) >= 3
-
-
-@pytest.fixture(autouse=True)
-def _copy_on_write():
-    if PANDAS_3:
-        yield
-    else:
-        with pd.option_context("mode.copy_on_write", True):
-            yield
 
 
 def numbers() -> pd.Series:

@@ -1,0 +1,40 @@
+"""Frames to share, and how to compare them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+PANDAS_3 = int(pd.__version__.split(".")[0]) >= 3
+LIMIT = 60.0  #: seconds that anything here may take on a busy machine
+equal = pd.testing.assert_frame_equal
+
+
+def make(n: int = 33) -> pd.DataFrame:
+    """Build a frame with columns of many families; odd sizes on purpose."""
+    random = np.random.default_rng(7)
+    frame = pd.DataFrame(
+        {
+            "f": random.random(n),
+            "i": np.arange(n),
+            "g": random.random(n),
+            "b": random.random(n) > 0.5,
+            "small": np.arange(n, dtype="i2"),
+            "t": pd.date_range("2020-01-01", periods=n, unit="ns"),
+            "z": pd.date_range("2020-01-01", periods=n, tz="Europe/Paris", unit="us"),
+            "d": pd.to_timedelta(np.arange(n), unit="s"),
+            "k": pd.Categorical(list("xyz" * n)[:n]),
+            "m": pd.array([None, *range(1, n)], dtype="Int64") if n else pd.array([], "Int64"),
+            "s": pd.array([f"text {i}" for i in range(n)], dtype="string[pyarrow]"),
+            "o": np.array([f"object {i}" for i in range(n)], dtype=object),
+        }
+    )
+    frame.attrs["unit"] = "m"
+    return frame
+
+
+def numeric(n: int = 33) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"a": np.arange(float(n)), "b": np.arange(n) * 0.5, "i": np.arange(n)},
+        index=pd.RangeIndex(10, 10 + n),
+    )
