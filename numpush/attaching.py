@@ -73,13 +73,13 @@ def attach_handle(handle: Handle, sender: int = 0, mode: str | None = None) -> A
 
         return attach_array(handle, sender)
     if isinstance(handle, SeriesHandle):
-        from .sseries import attach_series
+        from .sseries import receive_series
 
-        return attach_series(handle, sender)
+        return receive_series(*dataclasses.astuple(handle), sender)
     if isinstance(handle, FrameHandle):
-        from .sdataframe import attach_frame
+        from .sdataframe import receive_frame
 
-        return attach_frame(handle, sender)
+        return receive_frame(*dataclasses.astuple(handle), sender)
     raise TypeError(f"{type(handle).__name__} is no handle of an array or a frame")
 
 

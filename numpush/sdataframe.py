@@ -15,29 +15,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, ClassVar, SupportsIndex
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pandas as pd
 
 from . import _managers, frame_structure, transport
 from .frame_groups import share_groups
 from .frame_spellings import SharedAttrs, WritesInPlace, set_attrs
-from .frame_store import Window, create_store, open_store, store_of
+from .frame_store import Window, create_store, store_of
 from .frame_writes import adopt
-from .handle import FrameHandle, lease
+from .handle import FrameHandle
 from .sarray import SArray
-from .shared import Shared
-from .shm import RWLock
-from .shm.errors import SegmentDamaged, SharedStructureError
+from .shared_pandas import SharedPandas, open_window
+from .shm.errors import SharedStructureError
 from .shm.mapping import Mapping
 from .shm.segment import Segment
 
 __all__ = ["SDataFrame"]
-
-#: Where rows are locked, in a segment's space for range locks: beyond any byte of data.
-_ROWS = 1 << 62
 
 
 class _Empty:
@@ -51,7 +46,12 @@ class _Empty:
         return filling.empty
 
 
-class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]  # its stubs differ from pandas
+def receive_frame(*fields: Any) -> SDataFrame:
+    """Make the frame that a handle means; *fields* and errors as of `open_window`."""
+    return SDataFrame._over(*open_window(*fields))
+
+
+class SDataFrame(SharedPandas, WritesInPlace, pd.DataFrame):  # type: ignore[misc]  # its stubs differ from pandas
     """A DataFrame in shared memory, made by one copy.
 
     Parameters
@@ -94,6 +94,8 @@ class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]  # 
 
     _internal_names: ClassVar[list[str]] = [*_managers.internal_names(), "_shown", "_token"]
     _internal_names_set: ClassVar[set[str]] = set(_internal_names)
+    _handle_type = FrameHandle
+    _receive = staticmethod(receive_frame)
     _shown: Window
     _token: Any
 
@@ -191,18 +193,6 @@ class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]  # 
 
     def _mapping(self) -> Mapping:
         return self._shown.store.mapping()
-
-    @property
-    def access(self) -> str:
-        """'rw', 'ro' (writes are refused) or 'cow' (writes are private to this process)."""
-        return self._shown.store.mode
-
-    @property
-    def handle(self) -> FrameHandle:
-        """The small thing that names this frame, or these rows of it. It keeps nothing alive."""
-        segment, _token = self._open_segment()
-        window = self._window
-        return FrameHandle(segment.name, segment.identity, window.store.mode, *_rows_of(window))
 
     # -- parts
 
@@ -339,43 +329,6 @@ class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]  # 
         del window
         return frame_structure.free(self._window)
 
-    # -- locks and news: see also Shared
-
-    @property
-    def rwlock(self) -> RWLock:
-        """Readers or one writer over these rows: ``with sdf.rwlock.read():``, ``.write()``.
-
-        Partitions of different rows lock apart. That of a whole frame also excludes the range locks
-        of its columns' SArrays; that of a partition does not.
-        """
-        segment, token = self._open_segment()
-        window = self._window
-        is_whole = len(window) == window.store.n_rows
-        start = 0 if is_whole else _ROWS + window.start
-        return RWLock(segment, token, start, _ROWS + max(window.stop, window.start + 1))
-
-    @contextmanager
-    def updating(self, timeout: float | None = None) -> Iterator[SDataFrame]:
-        """Change the frame under its lock, so that `snapshot` elsewhere sees all or nothing.
-
-        (`update` is pandas' method: it takes values from another frame.)
-
-        Raises
-        ------
-        LockTimeout : the lock is not free within *timeout* seconds.
-        """
-        with self._updating(timeout):
-            yield self
-
-    def snapshot(self, timeout: float | None = None) -> pd.DataFrame:
-        """Copy the frame such that no update tore it: copies again when one came between.
-
-        Raises
-        ------
-        WaitTimeout : an update went on for *timeout* seconds.
-        """
-        return self._read_whole(self.to_pandas, timeout)
-
     # -- what pandas asks for
 
     @property
@@ -405,97 +358,6 @@ class SDataFrame(Shared, WritesInPlace, pd.DataFrame):  # type: ignore[misc]  # 
     def attrs(self, value: Any) -> None:
         set_attrs(self._window, dict(value))
 
-    def __copy__(self, deep: bool = True) -> pd.DataFrame:
-        return self.copy(deep=deep)
-
-    def __deepcopy__(self, memo: Any = None) -> pd.DataFrame:
-        return self.to_pandas()
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        if transport.is_sending():
-            return _reduce(self)
-        return _reduce_to_values(self)
-
-    def __reduce__(self) -> Any:
-        return self.__reduce_ex__(2)
-
-
-def attach_frame(handle: FrameHandle, sender: int = 0) -> SDataFrame:
-    """Make the frame that *handle* means. Attaching a known segment costs a dictionary look-up.
-
-    Raises
-    ------
-    SegmentNotFound : nobody uses the segment any more.
-    SegmentDamaged : it holds no frame, or not those rows.
-    """
-    return receive_frame(
-        handle.name,
-        handle.identity,
-        sender,
-        handle.mode,
-        handle.start,
-        handle.stop,
-        handle.generation,
-        handle.place,
-    )
-
-
-#: In place of where its rows end: a frame shows all rows of the latest generation.
-_ALL = -1
-
-
-def _rows_of(window: Window) -> tuple[int, int, int, tuple[int, ...]]:
-    """Return start, stop, generation and place, as handles have them."""
-    if window.follows:
-        return 0, _ALL, 0, ()
-    return window.start, window.stop, window.store.generation, window.store.place
-
-
-def receive_frame(
-    name: str,
-    identity: int,
-    sender: int,
-    mode: str,
-    start: int,
-    stop: int,
-    generation: int,
-    place: tuple[int, ...],
-) -> SDataFrame:
-    is_all = stop == _ALL
-    store, token = open_store(name, mode, identity, sender, None if is_all else (generation, place))
-    if is_all:
-        return SDataFrame._over(store.whole(), token)
-    if not (type(start) is type(stop) is int and 0 <= start <= stop <= store.n_rows):
-        raise SegmentDamaged(
-            f"segment {name!r}: rows {start}:{stop} of a frame with {store.n_rows}", name
-        )
-    return SDataFrame._over(store.window(start, stop), token)
-
-
-def _reduce(sdf: SDataFrame) -> tuple[Any, ...]:
-    """Reduce to a handle, with a lease; a copy-on-write frame, to its values."""
-    sdf._window.verify()
-    _ = sdf._mgr  # what is wrong with it is raised here, not at the receiver's
-    window = sdf._window
-    store = window.store
-    if store.mode == "cow":  # private changes are nobody else's to see
-        return _reduce_to_values(sdf)
-    segment = store.segment
-    sender = lease(segment)
-    return receive_frame, (
-        segment.name,
-        segment.identity,
-        sender,
-        store.mode,
-        *_rows_of(window),
-    )
-
-
-def _reduce_to_values(sdf: SDataFrame) -> tuple[Any, ...]:
-    """Reduce to a plain frame, which needs no numpush to be unpickled."""
-    # As object.__reduce_ex__ of that frame, but that pickle wants __newobj__ to be of our class.
-    return pd.DataFrame, (), sdf.to_pandas().__getstate__()
-
 
 def from_segment(segment: Segment, token: Any, mode: str) -> SDataFrame:
     """Make the whole frame that a segment holds, from its description."""
@@ -503,5 +365,5 @@ def from_segment(segment: Segment, token: Any, mode: str) -> SDataFrame:
     return SDataFrame._over(store.whole(), token)
 
 
-transport.register(SDataFrame, _reduce)
+transport.register(SDataFrame, SDataFrame._reduce_to_handle)
 transport.tell_loky()

@@ -9,20 +9,19 @@ generation, and what is derived is plain and private, for the same reasons as th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, ClassVar, SupportsIndex
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pandas as pd
 
 from . import _managers, _pandas, transport
 from .frame_spellings import InPlaceMethod, in_place_methods, use_up
+from .frame_store import Window
 from .frame_writes import write_cells, write_columns
-from .handle import SeriesHandle, lease
+from .handle import SeriesHandle
 from .sarray import SArray
 from .sdataframe import SDataFrame, receive_frame
-from .shared import Shared
-from .shm import RWLock
+from .shared_pandas import SharedPandas
 from .shm.mapping import Mapping
 
 __all__ = ["SSeries"]
@@ -30,7 +29,12 @@ __all__ = ["SSeries"]
 _Series: Any = pd.Series
 
 
-class SSeries(Shared, _Series):  # type: ignore[misc]  # pandas has no types here
+def receive_series(*fields: Any) -> SSeries:
+    """Make the series that a handle means; *fields* and errors as of `receive_frame`."""
+    return SSeries._over(receive_frame(*fields))
+
+
+class SSeries(SharedPandas, _Series):  # type: ignore[misc]  # pandas has no types here
     """A Series in shared memory, made by one copy.
 
     Parameters
@@ -60,6 +64,8 @@ class SSeries(Shared, _Series):  # type: ignore[misc]  # pandas has no types her
 
     _internal_names: ClassVar[list[str]] = [*_Series._internal_names, "_frame", "_seen"]
     _internal_names_set: ClassVar[set[str]] = set(_internal_names)
+    _handle_type = SeriesHandle
+    _receive = staticmethod(receive_series)
     _frame: SDataFrame
 
     def __init__(
@@ -95,7 +101,7 @@ class SSeries(Shared, _Series):  # type: ignore[misc]  # pandas has no types her
         if seen is not whole:
             manager = _managers.only_column(whole, tracked=True)
             blocks = _managers.blocks_of(manager)
-            self._frame._window.store.history.own.update(blocks)
+            self._window.store.history.own.update(blocks)
             names = list(manager.axes[0].names)
             object.__setattr__(self, "_seen", (whole, manager, blocks, names))
         elif _managers.blocks_of(manager) is not blocks:  # written to behind our back
@@ -154,33 +160,12 @@ class SSeries(Shared, _Series):  # type: ignore[misc]  # pandas has no types her
     def attrs(self, value: Any) -> None:
         self._frame.attrs = value
 
+    @property
+    def _window(self) -> Window:
+        return self._frame._window
+
     def _mapping(self) -> Mapping:
         return self._frame._mapping()
-
-    @property
-    def access(self) -> str:
-        """'rw', 'ro' (writes are refused) or 'cow' (writes are private to this process)."""
-        return self._frame.access
-
-    @property
-    def handle(self) -> SeriesHandle:
-        """The small thing that names this series, or these rows of it. It keeps nothing alive."""
-        _ = self._mgr  # what was done behind our back is done properly now
-        found = self._frame.handle
-        return SeriesHandle(
-            found.name,
-            found.identity,
-            found.mode,
-            found.start,
-            found.stop,
-            found.generation,
-            found.place,
-        )
-
-    @property
-    def rwlock(self) -> RWLock:
-        """Readers or one writer over these rows: see SDataFrame.rwlock."""
-        return self._frame.rwlock
 
     def partitions(self, n: int) -> list[SSeries]:
         """Return *n* series of consecutive rows of this one; see SDataFrame.partitions."""
@@ -201,25 +186,15 @@ class SSeries(Shared, _Series):  # type: ignore[misc]  # pandas has no types her
         made: pd.Series = _managers.only_series(self._frame.to_pandas())
         return made
 
-    @contextmanager
-    def updating(self, timeout: float | None = None) -> Iterator[SSeries]:
-        """Change it under its lock, so that `snapshot` elsewhere sees all or nothing."""
-        with self._updating(timeout):
-            yield self
-
-    def snapshot(self, timeout: float | None = None) -> pd.Series:
-        """Copy it such that no update tore it: copies again when one came between."""
-        return self._read_whole(self.to_pandas, timeout)
-
     # -- writing
 
     def _write(self, operation: str, change: Callable[[Any], Any]) -> Any:
         """Run pandas' code for values that may fit where they are."""
-        return write_cells(self._frame._window, operation, _on_series(change), 0)
+        return write_cells(self._window, operation, _on_series(change), 0)
 
     def _replace(self, operation: str, change: Callable[[Any], Any]) -> Any:
         """Run pandas' code that puts other values, rows or labels where the old were."""
-        return write_columns(self._frame._window, operation, _on_series(change))
+        return write_columns(self._window, operation, _on_series(change))
 
     def __setitem__(self, key: Any, value: Any) -> None:
         key, value = use_up(key), use_up(value)
@@ -269,20 +244,6 @@ class SSeries(Shared, _Series):  # type: ignore[misc]  # pandas has no types her
 
     def _constructor_expanddim_from_mgr(self, mgr: Any, axes: Any) -> Any:
         return _managers.frame_of(mgr)
-
-    def __copy__(self, deep: bool = True) -> Any:
-        return self.copy(deep=deep)
-
-    def __deepcopy__(self, memo: Any = None) -> pd.Series:
-        return self.to_pandas()
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        if transport.is_sending():
-            return _reduce(self)
-        return _reduce_to_values(self)
-
-    def __reduce__(self) -> Any:
-        return self.__reduce_ex__(2)
 
 
 def _on_series(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -361,47 +322,5 @@ def share_series(series: pd.Series) -> SSeries:
     return series if isinstance(series, SSeries) else SSeries(series)
 
 
-def attach_series(handle: SeriesHandle, sender: int = 0) -> SSeries:
-    """Make the series that *handle* means."""
-    return _receive(
-        handle.name,
-        handle.identity,
-        sender,
-        handle.mode,
-        handle.start,
-        handle.stop,
-        handle.generation,
-        handle.place,
-    )
-
-
-def _receive(*args: Any) -> SSeries:
-    return SSeries._over(receive_frame(*args))
-
-
-def _reduce(ss: SSeries) -> tuple[Any, ...]:
-    """Reduce to a handle, with a lease; a copy-on-write series, to its values."""
-    handle = ss.handle
-    if handle.mode == "cow":  # private changes are nobody else's to see
-        return _reduce_to_values(ss)
-    sender = lease(ss._segment())
-    return _receive, (
-        handle.name,
-        handle.identity,
-        sender,
-        handle.mode,
-        handle.start,
-        handle.stop,
-        handle.generation,
-        handle.place,
-    )
-
-
-def _reduce_to_values(ss: SSeries) -> tuple[Any, ...]:
-    """Reduce to a plain series, which needs no numpush to be unpickled."""
-    # As object.__reduce_ex__ of that series, but that pickle wants __newobj__ to be of our class.
-    return pd.Series, (), ss.to_pandas().__getstate__()
-
-
-transport.register(SSeries, _reduce)
+transport.register(SSeries, SSeries._reduce_to_handle)
 transport.tell_loky()

@@ -19,7 +19,6 @@ import processes
 from numpush import SArray, SDataFrame, SegmentFull, SegmentNotFound, SharedStructureError
 from numpush.ffi import step
 from numpush.layout import pack
-from numpush.sdataframe import attach_frame
 from numpush.shm import life, naming, space
 from numpush.shm.errors import SegmentDamaged
 from numpush.shm.extents import read_description, read_place
@@ -395,7 +394,7 @@ def test_killed_at_every_step(operate):
         n += 1
 
         def in_child(handle: object = handle, n: int = n) -> None:
-            mine = attach_frame(handle)
+            mine = numpush.attach(handle)
             step.arm(n)
             operate(mine)
             step.arm(0)

@@ -14,7 +14,6 @@ import pytest
 import numpush
 from numpush import SDataFrame
 from numpush.errors import SegmentNotFound
-from numpush.sdataframe import attach_frame
 from shared_frames import PANDAS_3, equal, numeric
 
 pytestmark = pytest.mark.usefixtures("copy_on_write")
@@ -76,7 +75,7 @@ def write_to(derived: Any) -> None:
 def test_what_is_derived_never_writes_to_shared_memory(derive, owner):
     """Without an anchor, pandas takes the last frame over some memory for its sole owner."""
     sdf = SDataFrame(numeric())
-    again = attach_frame(sdf.handle)
+    again = numpush.attach(sdf.handle)
     watch = sdf.column("a"), sdf.column("b"), sdf.column("i")
     before = [column.copy() for column in watch]
     derived = derive(sdf)
@@ -102,7 +101,7 @@ def test_a_write_does_not_change_what_this_process_derived_before(derive, throug
         handle, keep = sdf.handle, sdf.column("a")
         del sdf
         gc.collect()
-        writer = attach_frame(handle)
+        writer = numpush.attach(handle)
         del keep
     else:
         writer = sdf
@@ -129,7 +128,7 @@ def test_nor_what_became_an_arrow_array_without_a_copy(dtype):
 
 def test_a_write_shows_in_other_frames_of_the_segment():
     sdf = SDataFrame(numeric())
-    again, part = attach_frame(sdf.handle), sdf.partitions(3)[1]
+    again, part = numpush.attach(sdf.handle), sdf.partitions(3)[1]
     sdf["a"] = 5.0
     assert (again["a"] == 5).all()
     assert (part["a"] == 5).all()

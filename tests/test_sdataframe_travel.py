@@ -20,7 +20,6 @@ import numpush
 from numpush import SArray, SDataFrame
 from numpush.errors import HandleClosed, LockError, SegmentDamaged, SegmentNotFound
 from numpush.handle import FrameHandle
-from numpush.sdataframe import attach_frame
 from shared_frames import LIMIT, equal, make, numeric
 
 pytestmark = pytest.mark.usefixtures("copy_on_write")
@@ -54,7 +53,7 @@ def test_attrs_and_flags_travel():
     frame = numeric().set_flags(allows_duplicate_labels=False)
     frame.attrs["a"] = {"b": [1, 2]}
     sdf = SDataFrame(frame)
-    again = attach_frame(sdf.handle)
+    again = numpush.attach(sdf.handle)
     assert again.attrs == {"a": {"b": [1, 2]}}
     assert not again.flags.allows_duplicate_labels
     head = again.head()
@@ -69,15 +68,15 @@ def test_a_handle_out_of_bounds_is_refused():
     sdf = SDataFrame(numeric())
     for start, stop in [(-1, 3), (0, 34), (5, 4)]:
         with pytest.raises(SegmentDamaged):
-            attach_frame(dataclasses.replace(sdf.handle, start=start, stop=stop))
+            numpush.attach(dataclasses.replace(sdf.handle, start=start, stop=stop))
     array = SArray(np.zeros(3))
     with pytest.raises(SegmentDamaged, match="frame"):
-        attach_frame(FrameHandle(array.name, array.handle.identity, "rw", 0, 0))
+        numpush.attach(FrameHandle(array.name, array.handle.identity, "rw", 0, 0))
 
 
 def test_attaching_again_shares_what_was_rebuilt():
     sdf = SDataFrame(make())
-    again = attach_frame(sdf.handle)
+    again = numpush.attach(sdf.handle)
     assert again._window is sdf._window
     store = weakref.ref(sdf._window.store)
     del sdf, again
