@@ -16,7 +16,7 @@ import inspect
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,9 +35,11 @@ from .shm.errors import SharedStructureError
 
 __all__ = [
     "InPlaceMethod",
+    "Indexed",
     "SharedAttrs",
     "WritesInPlace",
     "in_place_methods",
+    "make_indexers",
     "set_attrs",
     "use_up",
 ]
@@ -153,43 +155,44 @@ def _find_position(index: pd.Index, key: Any) -> int | None:
     return position if 0 <= position < n else None
 
 
-class _Loc(_Labels, _managers.LocIndexer):  # type: ignore[misc]  # private
-    pass
+def make_indexers(labels: type, positions: type) -> dict[str, Any]:
+    """Make pandas' indexers, which set as *labels* or *positions* do."""
+    return {
+        "loc": type("_Loc", (labels, _managers.LocIndexer), {}),
+        "iloc": type("_ILoc", (positions, _managers.ILocIndexer), {}),
+        "at": type("_At", (labels, _managers.AtIndexer), {}),
+        "iat": type("_IAt", (positions, _managers.IAtIndexer), {}),
+    }
 
 
-class _ILoc(_Positions, _managers.ILocIndexer):  # type: ignore[misc]  # private
-    pass
+class Indexed:
+    """The indexers of a shared frame or series. Comes before pandas' class among the bases."""
+
+    _indexers: ClassVar[dict[str, Any]]  #: of `make_indexers`
+
+    @property
+    def loc(self) -> Any:
+        return self._indexers["loc"]("loc", self)
+
+    @property
+    def iloc(self) -> Any:
+        return self._indexers["iloc"]("iloc", self)
+
+    @property
+    def at(self) -> Any:
+        return self._indexers["at"]("at", self)
+
+    @property
+    def iat(self) -> Any:
+        return self._indexers["iat"]("iat", self)
 
 
-class _At(_Labels, _managers.AtIndexer):  # type: ignore[misc]  # private
-    pass
-
-
-class _IAt(_Positions, _managers.IAtIndexer):  # type: ignore[misc]  # private
-    pass
-
-
-class WritesInPlace:
+class WritesInPlace(Indexed):
     """The methods of DataFrame that write. Comes before it among the bases."""
 
     _window: Any
     columns: Any
-
-    @property
-    def loc(self) -> Any:
-        return _Loc("loc", self)
-
-    @property
-    def iloc(self) -> Any:
-        return _ILoc("iloc", self)
-
-    @property
-    def at(self) -> Any:
-        return _At("at", self)
-
-    @property
-    def iat(self) -> Any:
-        return _IAt("iat", self)
+    _indexers = make_indexers(_Labels, _Positions)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         window = self._window

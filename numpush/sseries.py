@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from . import _managers, _pandas, transport
-from .frame_spellings import InPlaceMethod, in_place_methods, use_up
+from .frame_spellings import Indexed, InPlaceMethod, in_place_methods, make_indexers, use_up
 from .frame_store import Window
 from .frame_writes import write_cells, write_columns
 from .handle import SeriesHandle
@@ -34,7 +34,20 @@ def receive_series(*fields: Any) -> SSeries:
     return SSeries._over(receive_frame(*fields))
 
 
-class SSeries(SharedPandas, _Series):  # type: ignore[misc]  # pandas has no types here
+class _Setter:
+    """What the indexers of a shared series have in common: they read as pandas' do."""
+
+    obj: Any
+    name: str
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        key, value, name = use_up(key), use_up(value), self.name
+        self.obj._write(
+            f"ss.{name}[..] = ..", lambda series: getattr(series, name).__setitem__(key, value)
+        )
+
+
+class SSeries(SharedPandas, Indexed, _Series):  # type: ignore[misc]  # pandas has no types here
     """A Series in shared memory, made by one copy.
 
     Parameters
@@ -66,6 +79,7 @@ class SSeries(SharedPandas, _Series):  # type: ignore[misc]  # pandas has no typ
     _internal_names_set: ClassVar[set[str]] = set(_internal_names)
     _handle_type = SeriesHandle
     _receive = staticmethod(receive_series)
+    _indexers = make_indexers(_Setter, _Setter)
     _frame: SDataFrame
 
     def __init__(
@@ -213,22 +227,6 @@ class SSeries(SharedPandas, _Series):  # type: ignore[misc]  # pandas has no typ
     def _set_axis(self, axis: Any, labels: Any) -> None:
         self._replace("ss.index = ..", lambda series: _managers.set_axis(series, axis, labels))
 
-    @property
-    def loc(self) -> Any:
-        return _Loc("loc", self)
-
-    @property
-    def iloc(self) -> Any:
-        return _ILoc("iloc", self)
-
-    @property
-    def at(self) -> Any:
-        return _At("at", self)
-
-    @property
-    def iat(self) -> Any:
-        return _IAt("iat", self)
-
     # -- what pandas asks for
 
     @property
@@ -256,35 +254,6 @@ def _on_series(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return None if result is series else result
 
     return write
-
-
-class _Setter:
-    """What the indexers of a shared series have in common: they read as pandas' do."""
-
-    obj: Any
-    name: str
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        key, value, name = use_up(key), use_up(value), self.name
-        self.obj._write(
-            f"ss.{name}[..] = ..", lambda series: getattr(series, name).__setitem__(key, value)
-        )
-
-
-class _Loc(_Setter, _managers.LocIndexer):  # type: ignore[misc]  # pandas has no types here
-    pass
-
-
-class _ILoc(_Setter, _managers.ILocIndexer):  # type: ignore[misc]  # pandas has no types here
-    pass
-
-
-class _At(_Setter, _managers.AtIndexer):  # type: ignore[misc]  # pandas has no types here
-    pass
-
-
-class _IAt(_Setter, _managers.IAtIndexer):  # type: ignore[misc]  # pandas has no types here
-    pass
 
 
 def _wrap(found: InPlaceMethod) -> Callable[..., Any]:
