@@ -8,7 +8,6 @@ lease of the sender; nothing is ever unpickled.
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import Any
 
 import posix_ipc
@@ -135,12 +134,7 @@ class Channel:
     def __enter__(self) -> Channel:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

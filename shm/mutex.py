@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import time
-from types import TracebackType
 from typing import Any
 
 from ..ffi import check
@@ -46,12 +45,7 @@ class Guard:
     def __enter__(self) -> Guard:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._mutex.unlock()
 
 
@@ -86,12 +80,7 @@ class Mutex:
         self.owner_died = self._wait(rc, None) if rc else False
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, value: object, tb: object) -> None:
         if _unlock(self._ref):
             raise self._not_held()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import time
-from types import TracebackType
 from typing import Any
 
 from ..ffi import range as _range
@@ -76,12 +75,7 @@ class RangeGuard:
     def __enter__(self) -> RangeGuard:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.unlock()
 
 
