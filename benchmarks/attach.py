@@ -14,6 +14,8 @@ import pandas as pd
 import numpush
 from handoff import unlink
 from harness import Race, arguments, finish
+from numpush.shm import process
+from numpush.shm.leases import lease
 
 BASE = "attach to a known segment (unpickle a handle)"
 _kept: list[Any] = []
@@ -69,7 +71,15 @@ def main() -> None:
         for name in names:
             shared_memory.SharedMemory(name).close()
 
+    segment = array._segment()
+    sender = lease(segment, to_child=False)
+
+    def attach_alone() -> None:
+        for _ in range(n):
+            process.attach(segment.name, "rw", identity=segment.identity, sender=sender)
+
     race.add(BASE, known)
+    race.add("the same without unpickling: process.attach alone", attach_alone)
     race.add("make a handle and attach to a known segment: SArray", lambda: cross(array))
     race.add("the same, SDataFrame of 100 columns", lambda: cross(frame))
     race.add("the same, a partition of it", lambda: cross(part))

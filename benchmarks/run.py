@@ -21,7 +21,7 @@ NOTES = {
     "every row but the first.",
     "creation": "Cold: memory that nobody has touched. Warm: what was freed before is used again; Ray "
     "keeps one object and writes into what the one before it had.",
-    "attach": "The first row counts unpickling; the look-up and the call into C are about a quarter.",
+    "attach": "The first row counts unpickling; the second is the look-up and the call into C alone.",
     "locks": "A robust mutex in Python is two calls into C, about what a lock written in C costs as a "
     "whole, and the two Python functions that any context manager has which is no C type. "
     "In exchange it survives its holder, and says so.",
