@@ -80,13 +80,12 @@ def _cut(places: list[list[int]], buf: Any) -> list[Raw]:
     return [whole[offset : offset + n] for offset, n in places]
 
 
-def view(token: Any, mode: str) -> memoryview:
+def view(token: Any, mode: str) -> Any:
     """Return the memory behind *token* as NumPy should see it: read-only when the pages are.
 
     An array over it cannot be made writeable then, so a store is a ValueError, never a crash.
     """
-    buf = memoryview(token)
-    return buf.toreadonly() if mode == "ro" else buf
+    return memoryview(token).toreadonly() if mode == "ro" else token
 
 
 def read(segment: Segment, token: Any, mode: str) -> tuple[Schema, list[Raw]]:

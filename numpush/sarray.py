@@ -379,9 +379,7 @@ def _receive(
         check_floor(segment, offset)
     try:
         # NumPy checks that offset, shape and strides stay inside of the buffer.
-        return np.ndarray.__new__(
-            SArray, shape, dtype, np.frombuffer(blocks.view(token, mode), np.uint8), offset, strides
-        )
+        return np.ndarray.__new__(SArray, shape, dtype, blocks.view(token, mode), offset, strides)
     except (TypeError, ValueError) as error:
         raise SegmentDamaged(f"segment {name!r}: a handle out of bounds: {error}", name) from error
 
