@@ -191,19 +191,28 @@ int npush_seg_lease(npush_seg_t *seg, uint32_t n_slots, uint64_t node)
     return leave_with(seg, 0);
 }
 
+/* A slot stays as long as leases are out. */
+static void detach(npush_seg_t *seg, uint32_t n_slots, uint64_t node, int keep_leases)
+{
+    npush_slot_t *slot = find(seg, n_slots, node);
+
+    if (!slot)
+        return;
+    slot->attached = 0;
+    NPUSH_STEP();
+    if (!keep_leases)
+        slot->leases = 0;
+    NPUSH_STEP();
+    free_if_unused(slot);
+}
+
 int npush_seg_leave(npush_seg_t *seg, uint32_t n_slots, uint64_t node, int keep_warm)
 {
-    npush_slot_t *slot;
     int rc = enter(seg);
 
     if (rc)
         return rc;
-    slot = find(seg, n_slots, node);
-    if (slot) {
-        slot->attached = 0;
-        NPUSH_STEP();
-        free_if_unused(slot);
-    }
+    detach(seg, n_slots, node, 1);
     if (!is_empty(seg, n_slots) || seg->state == NPUSH_DEAD || seg->state == NPUSH_WARM)
         return leave_with(seg, 0);
     if (keep_warm && seg->state == NPUSH_LIVE) {
@@ -220,20 +229,11 @@ int npush_seg_leave(npush_seg_t *seg, uint32_t n_slots, uint64_t node, int keep_
 
 int npush_seg_evict(npush_seg_t *seg, uint32_t n_slots, uint64_t node, int keep_leases)
 {
-    npush_slot_t *slot;
     int rc = enter(seg);
 
     if (rc)
         return rc;
-    slot = find(seg, n_slots, node);
-    if (slot) {
-        slot->attached = 0;
-        NPUSH_STEP();
-        if (!keep_leases)
-            slot->leases = 0;
-        NPUSH_STEP();
-        free_if_unused(slot);
-    }
+    detach(seg, n_slots, node, keep_leases);
     if (!is_empty(seg, n_slots))
         return leave_with(seg, 0);
     set_state(seg, NPUSH_DEAD);

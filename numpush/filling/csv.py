@@ -15,7 +15,6 @@ import contextlib
 import csv as _csv
 import io
 import json
-import os
 from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ import pandas as pd
 from ..layout.arrow_types import load_pyarrow
 from .columns import Column
 from .csv_types import FALSE, TRUE, CsvColumn
-from .damage import naming_damage
+from .damage import find_name, naming_damage
 from .pour import pour
 from .text import TextColumn
 
@@ -82,9 +81,7 @@ def read_csv(
     """
     load_pyarrow()
     options = _read_options(kwargs)
-    if isinstance(path, os.PathLike):
-        path = os.fspath(path)
-    what = path if isinstance(path, str) else getattr(path, "name", None) or repr(path)
+    path, what = find_name(path)
     if not isinstance(path, str) and isinstance(path, io.TextIOBase):
         raise TypeError(f"{what}: a path or a binary file wanted; encode text: io.BytesIO(b'..')")
     with naming_damage(what, "CSV"):

@@ -1,15 +1,24 @@
-"""What pyarrow says of a damaged file, as one kind of error that names the file."""
+"""What pyarrow says of a damaged file, as one kind of error that names the file; and its name."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
+from typing import Any
 
 from ..layout.arrow_types import load_pyarrow
 from ..shm.errors import NumpushError
 from .columns import ClaimFailed
 
-__all__ = ["naming_damage"]
+__all__ = ["find_name", "naming_damage"]
+
+
+def find_name(path: Any) -> tuple[Any, str]:
+    """Return a path or file object as pyarrow takes it, and what to call it in errors."""
+    if isinstance(path, os.PathLike):
+        path = os.fspath(path)
+    return path, path if isinstance(path, str) else getattr(path, "name", None) or repr(path)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator
 from importlib import import_module
@@ -13,7 +12,7 @@ from .. import _pandas
 from ..layout.arrow_types import load_pyarrow
 from .arrow_source import BatchSource
 from .columns import Column
-from .damage import naming_damage
+from .damage import find_name, naming_damage
 from .pour import pour
 
 if TYPE_CHECKING:
@@ -55,9 +54,7 @@ def read_feather(
     """
     load_pyarrow()
     _pandas.register_arrow_types()
-    if isinstance(path, os.PathLike):
-        path = os.fspath(path)
-    what = path if isinstance(path, str) else getattr(path, "name", None) or repr(path)
+    path, what = find_name(path)
     with naming_damage(what, "Feather"):
         source = _open(path, columns, what)
     with contextlib.closing(source):

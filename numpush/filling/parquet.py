@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _pandas
 from ..layout.arrow_types import load_pyarrow
 from .columns import Column
-from .damage import naming_damage
+from .damage import find_name, naming_damage
 from .parquet_sizes import read_text_sizes
 from .pour import pour
 
@@ -76,9 +76,7 @@ def read_parquet(
     """
     load_pyarrow()
     _pandas.register_arrow_types()
-    if isinstance(path, os.PathLike):
-        path = os.fspath(path)
-    what = path if isinstance(path, str) else getattr(path, "name", None) or repr(path)
+    path, what = find_name(path)
     source: _FileSource | _DatasetSource
     with naming_damage(what, "Parquet"):
         if _is_plain(path, filters, filesystem):

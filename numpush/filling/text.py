@@ -117,6 +117,17 @@ class _OffsetColumn(Column):
         self._data = sketch.reserve(at)
         return {"offsets": self._offsets, "data": self._data}
 
+    def _add(self, sketch: Sketch, position: int | None, node: Node) -> Node | None:
+        """Put *node*, in that of a string if it is one, where it is to stand; give it if nowhere."""
+        if isinstance(self.dtype, pd.StringDtype):
+            storage, missing = _pandas.string_flavour(self.dtype)
+            kind = node["kind"]
+            node = {"kind": "string", "storage": storage, "missing": missing, kind: node}
+        if position is None:
+            return node
+        sketch.add_node(position, node)
+        return None
+
     def _start_text(self, pages: Pages) -> None:
         pages.put(self._offsets, 0, np.zeros(1, self.offset_dtype))
 
@@ -172,13 +183,7 @@ class ArrowColumn(_OffsetColumn):
             self._data = node["data"] = sketch.reserve(-(-n // 8))
         else:
             self._data = node["data"] = sketch.reserve(n * self._width)
-        if self._is_string:
-            storage, missing = _pandas.string_flavour(self.dtype)
-            node = {"kind": "string", "storage": storage, "missing": missing, "arrow": node}
-        if position is None:
-            return node
-        sketch.add_node(position, node)
-        return None
+        return self._add(sketch, position, node)
 
     def _all_present(self) -> bool:
         if not self.field.nullable and not self.n_null:
@@ -226,13 +231,7 @@ class TextColumn(_OffsetColumn):
     def sketch(self, sketch: Sketch, position: int | None) -> Node | None:
         node: Node = {"kind": "text", "rows": sketch.n_rows, **self._reserve_text(sketch)}
         self._missing = node["missing"] = sketch.reserve(sketch.n_rows)
-        if not isinstance(self.dtype, np.dtype):
-            storage, missing = _pandas.string_flavour(self.dtype)
-            node = {"kind": "string", "storage": storage, "missing": missing, "text": node}
-        if position is None:
-            return node
-        sketch.add_node(position, node)
-        return None
+        return self._add(sketch, position, node)
 
     def place(self, slots: dict[int, dict[str, Slot]], position: int | None, pages: Pages) -> None:
         self._start_text(pages)
