@@ -171,6 +171,14 @@ class TestParquet:
             check(filling.read_parquet(file), expected)
         check(filling.read_parquet(io.BytesIO(path.read_bytes())), expected)
 
+    def test_threads_share_the_position_of_a_file_object(self, table, tmp_path):
+        path = tmp_path / "f.parquet"
+        pq.write_table(table, path, row_group_size=100)
+        expected = pd.read_parquet(path)
+        for _ in range(20):
+            with open(path, "rb") as file:
+                check(filling.read_parquet(file, threads=8), expected)
+
     def test_empty_files(self, tmp_path):
         path = tmp_path / "f.parquet"
         for table in (pa.table(make_arrays(0)), pa.table({})):

@@ -138,7 +138,8 @@ class _FileSource:
         self._local = threading.local()
         self._readers: list[Any] = []
         self._lock = threading.Lock()
-        self._file_lock = contextlib.nullcontext() if isinstance(path, str) else self._lock
+        # Of a file object all readers move the one position.
+        self._file_lock = contextlib.nullcontext() if isinstance(path, str) else threading.Lock()
         self._metadata: Any = None
         reader = self._reader()
         self._metadata = reader.metadata
@@ -154,9 +155,10 @@ class _FileSource:
     def _reader(self) -> Any:
         reader = getattr(self._local, "reader", None)
         if reader is None:
-            if not isinstance(self._path, str):
-                self._path.seek(0)
-            reader = _parquet().ParquetFile(self._path, metadata=self._metadata)
+            with self._file_lock:
+                if not isinstance(self._path, str):
+                    self._path.seek(0)
+                reader = _parquet().ParquetFile(self._path, metadata=self._metadata)
             self._local.reader = reader
             with self._lock:
                 self._readers.append(reader)
@@ -216,10 +218,16 @@ class _FileSource:
 
     def read(self, piece: int, fields: list[int]) -> Iterator[list[Any]]:
         names = [self.schema.field(i).name for i in fields]
-        batches = self._reader().iter_batches(
-            batch_size=_BATCH, row_groups=[piece], columns=names, use_threads=False
-        )
-        for batch in batches:
+        reader = self._reader()
+        with self._file_lock:
+            batches = reader.iter_batches(
+                batch_size=_BATCH, row_groups=[piece], columns=names, use_threads=False
+            )
+        while True:
+            with self._file_lock:
+                batch = next(batches, None)
+            if batch is None:
+                return
             # By name: a column "a" comes with the fields of another called "a.b".
             yield [batch.column(batch.schema.get_field_index(each)) for each in names]
 
