@@ -348,6 +348,14 @@ class TestFeather:
             with open(path, "rb") as file:
                 check(filling.read_feather(file), table.to_pandas())
 
+    def test_threads_share_the_position_of_a_file_object(self, table, tmp_path):
+        path = tmp_path / "f.feather"
+        feather.write_feather(table, path, compression="uncompressed", chunksize=100)
+        expected = pd.read_feather(path)
+        for _ in range(10):
+            with open(path, "rb") as file:
+                check(filling.read_feather(file, threads=8), expected)
+
     def test_dictionaries_in_deltas_and_replaced(self, tmp_path):
         chunks = [
             pa.DictionaryArray.from_arrays(pa.array([0, 1], "i1"), ["b", "a"]),

@@ -99,8 +99,11 @@ class _FeatherSource:
             self._table = BatchSource(table.schema, table.to_batches(), what)
             self.schema = table.schema
             return
+        #: a file object has one position, which all readers move
+        self._file_lock: contextlib.AbstractContextManager[Any] = threading.Lock()
         if isinstance(file, load_pyarrow().MemoryMappedFile):
             self._buffer = file.read_buffer()
+            self._file_lock = contextlib.nullcontext()
         reader = self._reader(None)
         self.schema = reader.schema
         self._n = reader.num_record_batches
@@ -150,7 +153,8 @@ class _FeatherSource:
             yield from self._table.read(piece, fields)
             return
         wanted = sorted({self._fields[i] for i in fields})
-        batch = self._reader(wanted).get_batch(piece)
+        with self._file_lock:
+            batch = self._reader(wanted).get_batch(piece)
         batch.validate()
         yield [batch.column(wanted.index(self._fields[i])) for i in fields]
 
