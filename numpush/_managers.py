@@ -35,6 +35,7 @@ _internals: Any = import_module("pandas._libs.internals")
 _managers: Any = import_module("pandas.core.internals.managers")
 _indexing: Any = import_module("pandas.core.indexing")
 _flags: Any = import_module("pandas.core.flags")
+_FrozenList: Any = import_module("pandas.core.indexes.frozen").FrozenList
 
 LocIndexer: Any = _indexing._LocIndexer
 ILocIndexer: Any = _indexing._iLocIndexer
@@ -73,6 +74,7 @@ class Watch:
     looked at in every access to a frame, several times in most operations.
     """
 
+    current: Any  #: the manager
     _seen: tuple[Any, ...]
 
     def watch(self, manager: Any) -> None:
@@ -80,16 +82,20 @@ class Watch:
         columns, index = manager.axes
         is_flat = type(columns) is not pd.MultiIndex and type(index) is not pd.MultiIndex
         self._names = [list(axis.names) for axis in manager.axes]
-        swappable = [
-            (block.values, identity(block.values))
-            for block in manager.blocks
-            if leaves(block.values) is None and object_leaf(block.values) is None
-        ]
-        self._swappable = swappable
+        self.current = manager
         self._seen = (
             *(manager, manager.blocks, columns, index),
             *(columns._name, index._name, is_flat),
         )
+        self.watch_arrays()
+
+    def watch_arrays(self) -> None:
+        """Remember what its arrays are made of now, where a cell that is set swaps that."""
+        self._swappable = [
+            (block.values, identity(block.values))
+            for block in self._seen[1]
+            if leaves(block.values) is None and object_leaf(block.values) is None
+        ]
 
     def manager(self) -> Any:
         """Return the manager; `changed` is called first if it is not as it was.
@@ -98,10 +104,9 @@ class Watch:
         ------
         Whatever `changed` does.
         """
-        manager = self._seen[0]
         if not self.is_unchanged():
-            self.changed(manager)
-        return self._seen[0]
+            self.changed(self.current)
+        return self.current
 
     def is_unchanged(self) -> bool:
         """Whether the manager and its labels are the objects that they were, with those names."""
@@ -115,6 +120,10 @@ class Watch:
             and index._name is index_name
             and (is_flat or self._names_now() == self._names)
         )
+
+    def shows(self, manager: Any) -> bool:
+        """Whether it is *manager* that is watched, and nobody has changed it."""
+        return self.current is manager and self.is_unchanged()
 
     def changed(self, manager: Any) -> None:
         """Put things right, and `watch` again. For the subclass."""
@@ -162,6 +171,11 @@ def axes_of(manager: Any) -> tuple[pd.Index, pd.Index]:
     """Give the columns and the rows' index, as the objects that they are."""
     columns, index = manager.axes
     return columns, index
+
+
+def lists_of(manager: Any) -> list[Any]:
+    """Give what holds the axes and the blocks of a manager, as the objects that they are."""
+    return [manager.axes, manager.blocks]
 
 
 def set_cell(manager: Any, position: int, row: int, value: Any) -> None:
@@ -432,6 +446,44 @@ def lies_in(values: Any, targets: list[Array]) -> bool:
         buffers = [buffer for chunk in arrow.chunks for buffer in chunk.buffers()]
         found = [np.frombuffer(buffer, np.uint8) for buffer in buffers if buffer]
     return any(np.may_share_memory(leaf, target) for leaf in found for target in targets)
+
+
+def parts_of(holder: Any) -> list[Any]:
+    """Give the objects that an array, index or dtype refers to its values by; none for Arrow's."""
+    if isinstance(holder, _pd.MultiIndex):
+        return [holder._levels, holder._codes]
+    if isinstance(holder, _FrozenList):
+        return list(holder)
+    if isinstance(holder, _pd.RangeIndex):
+        return []
+    if isinstance(holder, _pd.Index):
+        return [holder._data]
+    if isinstance(holder, _pd.CategoricalDtype):
+        return [holder._categories]
+    if isinstance(holder, _pd.Categorical):
+        return [holder._ndarray, holder._dtype]
+    if hasattr(holder, "_ndarray"):
+        return [holder._ndarray]
+    if hasattr(holder, "_mask"):
+        return [holder._data, holder._mask]
+    if hasattr(holder, "_left"):
+        return [holder._left, holder._right]
+    return []
+
+
+def forget_cached(index: Any) -> None:
+    """Drop what an index keeps of what it computed: it computes that again."""
+    index._reset_cache()
+
+
+def is_arrow(holder: Any) -> bool:
+    """Whether it is an array over Arrow buffers."""
+    return hasattr(holder, "_pa_array")
+
+
+def put_arrow(holder: Any, array: Any) -> None:
+    """Have an array over Arrow buffers hold a ChunkedArray of the same type; None: nothing."""
+    holder._pa_array = array
 
 
 def object_leaf(values: Any) -> Array | None:

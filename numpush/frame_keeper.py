@@ -9,17 +9,30 @@ one of our objects, so reference counts tell; those of a store that nobody has u
 
 (1) A new array over the memory refers to the root: NumPy has views of views refer to the first of
     their type.
-(2) Anything else refers to an array of ours, or to what holds one: a block's values, a manager. That
-    these are all, `is_complete` proves by (1): the root has just as many references. It has more
-    where labels, categories or Arrow buffers lie in the memory, and such a store is not kept.
+(2) Anything else refers to an array of ours, or to what holds one: a block's values, an index, a
+    dtype with its categories, a manager. That these are all, `is_complete` proves by (1): the root
+    has just as many references. It has more where something of a kind that is not known here lies
+    in the memory, and such a store is not kept.
+(3) Arrow counts in C++ who refers to a buffer, and tells nobody. But its last one lets go of the
+    array that the buffer was made of, at once. So our Arrow arrays are dropped, and those of NumPy
+    beneath them counted; then they are made anew.
+(4) What an index caches (hash tables, arrays) refers to it: that is forgotten whenever we count, or
+    a look-up by label would look like use, and what was cached when the measure was taken would
+    make up for a use later.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
 from . import _managers
+from .layout.arrow_types import load_pyarrow
 
 if TYPE_CHECKING:
     from .frame_store import Store
@@ -34,30 +47,142 @@ class StoreKeeper:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._arrow = _take_apart(store.manager, store.roots[0])
         self.window = store.whole()
-        managers = store.manager, self.window.manager()
-        blocks = [block for manager in managers for block in _managers.blocks_of(manager)]
-        values = [_managers.values_of(block) for block in blocks]
-        arrays = [array for each in values for array in _managers.leaves(each) or ()]
-        self._n_arrays = len({id(array) for array in arrays if array.base is store.roots[0]})
-        self._counted = [store.roots[0], *managers, *blocks, *values, *arrays]
-        for manager in managers:
-            self._counted += _managers.axes_of(manager)
-        del managers, manager, blocks, values, arrays
+        self._counted = self._find_ours()
+        self._forget_cached()
+        self._drop_arrow()
+        self._bare = self._count()
+        self._make_arrow()
         self._counts = self._count()
+
+    def _find_ours(self) -> list[Any]:
+        """Give the root, and our objects that may have been handed out."""
+        root = self.store.roots[0]
+        managers = self.store.manager, self.window.manager()
+        blocks = [block for manager in managers for block in _managers.blocks_of(manager)]
+        axes = [axis for manager in managers for axis in _managers.axes_of(manager)]
+        tops = [*map(_managers.values_of, blocks), *axes]
+        holders = _walk(tops)
+        for each in self._arrow:
+            each.find_holders(holders)
+        arrow = {id(holder) for each in self._arrow for holder in each.holders}
+        parts = [part for top in tops for part in _chain(top, root, arrow)]
+        parts += [raw for each in self._arrow for raw in each.raws if raw is not None]
+        self._n_arrays = len({id(part) for part in parts if _lies_over(part, root)})
+        self._indexes = [part for part in parts if isinstance(part, pd.Index)]
+        # `is_used` knows where the window's manager stands.
+        lists = [part for manager in managers for part in _managers.lists_of(manager)]
+        return [root, *managers, *lists, *blocks, *axes, *parts]
 
     def _count(self) -> list[int]:
         return [sys.getrefcount(each) for each in self._counted]
 
     def is_complete(self) -> bool:
-        """Whether the arrays in the blocks are all that there are over the memory; rule (2)."""
+        """Whether the arrays known are all that there are over the memory; rule (2)."""
         return sys.getrefcount(self.store.roots[0]) == self._n_arrays + _OURS + 1
 
     def is_used(self) -> bool:
         """Whether anything refers to the memory or to our objects, or our labels were renamed."""
         self.window.writer = None
-        return self._count() != self._counts or not self.window.is_unchanged()
+        self._forget_cached()
+        if self._count() != self._counts or not self.window.shows(self._counted[2]):
+            return True
+        if not self._arrow:
+            return False
+        if self.window.has_swapped():
+            return True
+        self._drop_arrow()
+        try:
+            return self._count() != self._bare
+        finally:
+            self._make_arrow()
+
+    def _forget_cached(self) -> None:
+        """Rule (4). A function of its own, whose loop variable is gone when it is counted."""
+        for index in self._indexes:
+            _managers.forget_cached(index)
+
+    def _drop_arrow(self) -> None:
+        for each in self._arrow:
+            each.put(None)
+        self.window.watch_arrays()
+
+    def _make_arrow(self) -> None:
+        for each in self._arrow:
+            each.put(each.make())
+        self.window.watch_arrays()
 
     def hold(self, token: Any) -> None:
         """Have what was derived hold *token*."""
         self.store.memories[0].token = token
+
+
+class _Arrow:
+    """An Arrow array without children, which can be made anew over arrays of ours; rule (3)."""
+
+    def __init__(self, holder: Any, kind: Any, n_rows: int, raws: list[NDArray[np.uint8] | None]):
+        self.holders = [holder]  #: pandas' arrays that show it
+        self.raws = raws
+        self._kind = kind
+        self._n_rows = n_rows
+        self.put(self.make())
+
+    @classmethod
+    def over(cls, holder: Any, root: NDArray[np.uint8]) -> _Arrow | None:
+        """Take the array of *holder* apart, if it lies over *root* and is as simple as that."""
+        chunks = _managers.identity(holder)[0].chunks
+        if len(chunks) != 1 or chunks[0].offset or chunks[0].type.num_fields:
+            return None
+        kind, n_rows, raws = chunks[0].type, len(chunks[0]), []
+        if load_pyarrow().types.is_dictionary(kind) or hasattr(kind, "storage_type"):
+            return None
+        first = root.__array_interface__["data"][0]
+        for buffer in chunks[0].buffers():
+            at = 0 if buffer is None or not buffer.size else buffer.address - first
+            if not 0 <= at <= len(root):
+                return None
+            raws.append(None if buffer is None else root[at : at + buffer.size])
+        return cls(holder, kind, n_rows, raws)
+
+    def find_holders(self, among: list[Any]) -> None:
+        """Note who of *among* shows it too."""
+        array = _managers.identity(self.holders[0])[0]
+        self.holders = [each for each in among if _managers.identity(each)[0] is array]
+
+    def make(self) -> Any:
+        pa = load_pyarrow()
+        buffers = [None if raw is None else pa.py_buffer(raw) for raw in self.raws]
+        n_null = 0 if buffers[0] is None else -1
+        return pa.chunked_array([pa.Array.from_buffers(self._kind, self._n_rows, buffers, n_null)])
+
+    def put(self, array: Any) -> None:
+        for holder in self.holders:
+            _managers.put_arrow(holder, array)
+
+
+def _walk(tops: Iterable[Any]) -> list[Any]:
+    """Give the Arrow arrays among arrays and indexes, and what they are made of; each once."""
+    holders = list(tops)
+    for holder in holders:  # which grows
+        holders += _managers.parts_of(holder)
+    return list({id(holder): holder for holder in holders if _managers.is_arrow(holder)}.values())
+
+
+def _take_apart(manager: Any, root: NDArray[np.uint8]) -> list[_Arrow]:
+    """Put Arrow arrays over arrays of ours in place of those that can be made anew."""
+    values = map(_managers.values_of, _managers.blocks_of(manager))
+    made = [_Arrow.over(holder, root) for holder in _walk([*values, *_managers.axes_of(manager)])]
+    return [each for each in made if each is not None]
+
+
+def _lies_over(part: Any, root: NDArray[np.uint8]) -> bool:
+    return type(part) is np.ndarray and part.base is root
+
+
+def _chain(holder: Any, root: NDArray[np.uint8], arrow: set[int]) -> list[Any]:
+    """Give what *holder* is made of, and itself, as far as it leads to the memory."""
+    found = [part for each in _managers.parts_of(holder) for part in _chain(each, root, arrow)]
+    if found or _lies_over(holder, root) or id(holder) in arrow:
+        found.append(holder)
+    return found

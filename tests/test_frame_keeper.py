@@ -7,11 +7,17 @@ import multiprocessing
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import numpush
 from numpush import SDataFrame
+from numpush._pandas import PANDAS_3
 from numpush.shm import registry
+
+LISTS = pd.ArrowDtype(pa.list_(pa.int64()))
+WORDS = pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string()))
+TEXT = pd.StringDtype("pyarrow", na_value=np.nan) if PANDAS_3 else "string[pyarrow]"
 
 
 def frame(n=1000):
@@ -114,32 +120,185 @@ def test_a_result_does_not_keep_the_segment(use):
     del result
 
 
-MORE = {
-    "labels": pd.DataFrame({"a": np.zeros(5000)}, index=np.arange(5000.0)),
-    "datetimes": pd.DataFrame(
-        {"a": np.zeros(5000)}, index=pd.to_datetime(np.arange(5000) ** 2, unit="s")
-    ),
-    "levels": pd.DataFrame(
-        {"a": np.zeros(100)}, index=pd.MultiIndex.from_product([range(10), range(10)])
-    ),
-    "categories": pd.DataFrame({"a": pd.Categorical(np.arange(5000.0))}),
-    "strings": pd.DataFrame({"a": ["x", "yy", None] * 5}, dtype="string[pyarrow]"),
-    "labels of text": pd.DataFrame(
-        {"a": np.zeros(5000)},
-        index=pd.Index([str(i) for i in range(5000)], dtype="string[pyarrow]"),
-    ),
+def rich(n=1000):
+    """Make a frame with labels, categories and Arrow buffers in its memory, too."""
+    days = pd.to_datetime(np.arange(n) ** 2, unit="s", utc=True)
+    df = pd.DataFrame(
+        {
+            "a": np.arange(n, dtype="f8"),
+            "text": pd.array([f"text {i}" for i in range(n)], dtype=TEXT),
+            "gaps": pd.array(["x", None] * (n // 2), dtype="string[pyarrow]"),
+            "number": pd.array(range(n), dtype="int64[pyarrow]"),
+            "stamp": pd.array(days, dtype="timestamp[ns, tz=UTC][pyarrow]"),
+            "truth": pd.array([True, None] * (n // 2), dtype="bool[pyarrow]"),
+            "kind": pd.Categorical(np.arange(n) % 500),
+            "word": pd.Categorical([f"word {i % 500}" for i in range(n)]),
+            "zoned": days.tz_convert("Europe/Vienna"),
+            "span": pd.arrays.IntervalArray.from_breaks(np.arange(n + 1.0)),
+            "month": pd.period_range("2026-01", periods=n, freq="M"),
+        },
+        index=days,
+    )
+    for i in range(40):  # more labels than go into the schema
+        df[f"a column that has a long name, {i}"] = 0
+    return df
+
+
+def leveled(n=1000):
+    index = pd.MultiIndex.from_arrays([np.arange(n) ** 2, [f"label {i}" for i in range(n)]])
+    return pd.DataFrame({"a": np.arange(n, dtype="f8")}, index=index)
+
+
+def chunk(d, name="text"):
+    return d[name].array._pa_array.chunk(0)
+
+
+RICH_HOLDERS = {
+    "text": lambda d: d["text"],
+    "text's array": lambda d: d["text"].array,
+    "some text": lambda d: d["text"].array[5:9],
+    "rows of text": lambda d: d["text"].iloc[5:9],
+    "chunked": lambda d: d["text"].array._pa_array,
+    "chunk": chunk,
+    "part of a chunk": lambda d: chunk(d).slice(5, 3),
+    "buffer": lambda d: chunk(d).buffers()[2],
+    "part of a buffer": lambda d: chunk(d).buffers()[2].slice(5, 3),
+    "bytes of text": lambda d: np.frombuffer(chunk(d).buffers()[2], np.uint8),
+    "memory of text": lambda d: memoryview(chunk(d).buffers()[2]),
+    "bitmap": lambda d: chunk(d, "gaps").buffers()[0],
+    "copy, which shares its labels": lambda d: d.copy(),
+    "as Arrow": lambda d: pa.array(d["text"]),
+    "table": lambda d: pa.Table.from_pandas(d[["a", "text", "number"]]),
+    "table of numbers": lambda d: pa.Table.from_pandas(d[["a"]]),
+    "batch": lambda d: pa.RecordBatch.from_pandas(d[["text"]]),
+    "chunks": lambda d: pa.chunked_array([chunk(d), chunk(d)]),
+    "list over text": lambda d: pa.ListArray.from_arrays([0, 3, 7], chunk(d)),
+    "struct over text": lambda d: pa.StructArray.from_arrays([chunk(d)], ["x"]),
+    "capsules": lambda d: chunk(d).__arrow_c_array__(),
+    "concatenated": lambda d: pd.concat([d["text"], d["text"]]),
+    "Arrow numbers": lambda d: d["number"],
+    "their NumPy array": lambda d: chunk(d, "number").to_numpy(),
+    "Arrow stamps": lambda d: chunk(d, "stamp"),
+    "as another type": lambda d: chunk(d, "stamp").view(pa.int64()),
+    "Arrow truth": lambda d: d["truth"].array,
+    "iterator over text": lambda d: iter(d["text"].array),
+    "block of text": lambda d: next(b for b in d._mgr.blocks if b.dtype == d["text"].dtype),
+    "its values": lambda d: next(b.values for b in d._mgr.blocks if b.dtype == d["text"].dtype),
+    "index": lambda d: d.index,
+    "index view": lambda d: d.index.view(),
+    "part of the index": lambda d: d.index[5:9],
+    "index array": lambda d: d.index.array,
+    "index in i8": lambda d: d.index.asi8,
+    "index in another zone": lambda d: d.index.tz_convert("Asia/Tokyo"),
+    "engine": lambda d: (d.index.get_loc(d.index[7]), d.index._engine),
+    "series of the index": lambda d: pd.Series(0, index=d.index),
+    "index as a column": lambda d: d.reset_index(),
+    "new columns": lambda d: d[["a"]].assign(b=1),
+    "column labels": lambda d: d.columns,
+    "values of column labels": lambda d: d.columns.array,
+    "categories": lambda d: d["kind"].cat.categories,
+    "values of categories": lambda d: d["kind"].cat.categories.values,
+    "engine of categories": lambda d: d["kind"].cat.categories._engine,
+    "categories of text": lambda d: d["word"].cat.categories,
+    "dtype": lambda d: d["kind"].dtype,
+    "dtype of text": lambda d: d["word"].dtype,
+    "categorical index": lambda d: pd.CategoricalIndex(d["kind"].iloc[:3].array.copy()),
+    "codes of text": lambda d: d["word"].cat.codes,
+    "zoned": lambda d: d["zoned"],
+    "zoned values": lambda d: d["zoned"].array._ndarray,
+    "sides": lambda d: d["span"].array.right,
+    "months": lambda d: d["month"].array,
+    "groups by label": lambda d: d.groupby(level=0),
+    "part": lambda d: d.partitions(3)[1],
+    "iterator": lambda d: d.itertuples(),
+}
+LEVELED_HOLDERS = {
+    "index": lambda d: d.index,
+    "levels": lambda d: d.index.levels,
+    "level": lambda d: d.index.levels[1],
+    "values of a level": lambda d: d.index.levels[0].values,
+    "codes": lambda d: d.index.codes,
+    "codes of a level": lambda d: d.index.codes[0],
+    "rows": lambda d: d.index[3:7],
+    "labels of a row": lambda d: d.loc[(slice(None), "label 3"), :].index,
 }
 
 
-@pytest.mark.parametrize("df", MORE.values(), ids=MORE)
-def test_a_frame_with_more_in_its_memory_than_columns_is_not_kept(df):
-    """Nobody counts who refers to labels, categories and Arrow buffers."""
-    sdf = SDataFrame(df)
-    assert keeper_of(sdf) is None
-    labels, values = sdf.index, sdf["a"].array
+@pytest.mark.parametrize(
+    ("make", "hold"),
+    [
+        *(pytest.param(rich, hold, id=name) for name, hold in RICH_HOLDERS.items()),
+        *(pytest.param(leveled, hold, id=f"{name}, two levels") for name, hold in LEVELED_HOLDERS.items()),
+    ],
+)  # fmt: skip
+def test_what_refers_to_labels_categories_and_arrow_keeps_the_segment(make, hold):
+    sdf = SDataFrame(make())
+    name = sdf.name
+    assert keeper_of(sdf) is not None
+    held = hold(sdf)
     del sdf
     gc.collect()
-    pd.testing.assert_index_equal(labels, df.index)
+    assert is_attached(name)
+    again = numpush.attach(name)
+    pd.testing.assert_frame_equal(again.to_pandas(), make())
+    del again
+    gc.collect()
+    assert is_attached(name)
+    del held
+    gc.collect()
+    assert not is_attached(name)
+
+
+RICH_LETS_GO = {
+    "look-up by label": lambda d: d.loc[d.index[7], "a"],
+    "text": lambda d: d["text"].str.upper().reset_index(drop=True),
+    "one text": lambda d: d["text"].iloc[3],
+    "Arrow scalar": lambda d: chunk(d)[7],
+    "copied index": lambda d: d.index.copy(deep=True),
+    "row": lambda d: d[["a", "text", "number"]].iloc[-1].to_dict(),
+    "taken": lambda d: d["text"].take([3, 1]).reset_index(drop=True),
+    "length": lambda d: chunk(d).null_count,
+    "write": lambda d: d.__setitem__("a", 1.0),
+    "cell": lambda d: d.iat.__setitem__((3, 0), 1.0),
+    "sorted": lambda d: d["text"].sort_values(ignore_index=True),
+    "counts": lambda d: d["kind"].value_counts(sort=False).to_numpy(),
+    "first level": lambda d: d.index.get_level_values(0).year.tolist(),
+}
+
+
+@pytest.mark.parametrize("use", RICH_LETS_GO.values(), ids=RICH_LETS_GO)
+def test_a_result_of_labels_categories_and_arrow_does_not_keep_the_segment(use):
+    sdf = SDataFrame(rich())
+    name, mapping, keeper = sdf.name, sdf._mapping(), keeper_of(sdf)
+    other = numpush.attach(name, mode="ro")
+    result = use(sdf)
+    del sdf
+    gc.collect()
+    assert mapping.token is None
+    assert mapping.keeper is keeper
+    again = numpush.attach(name)
+    assert again["text"].tolist() == rich()["text"].tolist()
+    assert again["a"].iloc[7] == other["a"].iloc[7]
+    del again, other
+    gc.collect()
+    assert not is_attached(name)
+    del result
+
+
+NOT_KEPT = {
+    "lists": pd.DataFrame({"a": pd.Series([[1, 2], None, []] * 5, dtype=LISTS)}),
+    "dictionary": pd.DataFrame({"a": pd.Series(["x", "y"] * 200, dtype=WORDS)}),
+    "sparse": pd.DataFrame({"a": pd.arrays.SparseArray([0, 0, 1] * 200)}),
+}
+
+
+@pytest.mark.parametrize("df", NOT_KEPT.values(), ids=NOT_KEPT)
+def test_a_frame_with_what_cannot_be_counted_is_not_kept(df):
+    sdf = SDataFrame(df)
+    assert keeper_of(sdf) is None
+    values = sdf["a"].array
+    del sdf
+    gc.collect()
     pd.testing.assert_extension_array_equal(values, df["a"].array)
 
 
