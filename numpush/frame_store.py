@@ -150,10 +150,6 @@ class Store:
         """Return the mapping that the data lies in."""
         return self.segment.mappings[self.mode]
 
-    def is_latest(self) -> bool:
-        """Whether nobody has replaced the structure since."""
-        return bool(_seg.generation(self.segment.ref) == self.generation)
-
     def holds(self, array: NDArray[Any]) -> bool:
         """Whether an array lies in its memory, in part at least."""
         return any(np.may_share_memory(array, memory) for memory in self.memories)
@@ -193,6 +189,11 @@ class Window(_managers.Watch):
     def axes(self) -> tuple[pd.Index, pd.Index]:
         """Return the columns and the rows' index."""
         return _managers.axes_of(self.manager())
+
+    def is_latest(self) -> bool:
+        """Whether there is nothing newer that is to be shown instead."""
+        store = self.store
+        return not self.follows or _seg.generation(store.segment.ref) == store.generation
 
     def renew(self) -> None:
         """Take a fresh manager from the store, whatever became of the last one."""

@@ -341,6 +341,7 @@ def replace_structure(window: Window, write: Write) -> None:
 def assign_column(window: Window, label: Any, position: int, value: Any) -> bool:
     """Do ``frame[label] = value`` by one copy into place; False: it is not that simple."""
     _check(window)
+    new: Any
     with window.store.lock:
         writer = _writer(window)
         old = writer.layout.array(position)
@@ -351,7 +352,12 @@ def assign_column(window: Window, label: Any, position: int, value: Any) -> bool
             and value.dtype == old.dtype
             and len(value) == len(old)
         )
-        new = value if is_simple else _managers.column_array(writer.frame, value)
+        if is_simple:
+            new = value
+        elif isinstance(value, int | float | np.number) and np.array(value).dtype == old.dtype:
+            new = np.broadcast_to(np.array(value), old.shape)
+        else:
+            new = _managers.column_array(writer.frame, value)
         if new.ndim != 1 or len(new) != len(old):
             return False
         if type(new) is np.ndarray and type(old) is not np.ndarray and new.dtype == old.dtype:

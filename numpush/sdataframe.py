@@ -170,7 +170,7 @@ class SDataFrame(SharedPandas, WritesInPlace, pd.DataFrame):  # type: ignore[mis
     def _window(self) -> Window:
         """What it shows: of the latest generation, if it follows them."""
         window = self._shown
-        if window.follows and not window.store.is_latest():
+        if not window.is_latest():
             store = window.store
             window = store_of(store.segment, self._token, store.mode).whole()
             object.__setattr__(self, "_shown", window)
@@ -179,11 +179,11 @@ class SDataFrame(SharedPandas, WritesInPlace, pd.DataFrame):  # type: ignore[mis
 
     @property
     def _mgr(self) -> Any:
-        window = self._window
-        manager = window.manager()
-        if self._window is not window:  # it was changed behind our back, which is done properly now
-            return self._mgr
-        return manager
+        window = self._shown
+        if window.is_latest() and window.is_unchanged():
+            return window.current
+        self._window.manager()  # what was done to it behind our back is done properly now
+        return self._mgr
 
     @_mgr.setter
     def _mgr(self, manager: Any) -> None:
