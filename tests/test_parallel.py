@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import time
+import weakref
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -161,3 +165,34 @@ def test_map_partitions_puts_results_together_and_may_write(df):
 def test_a_number_of_processes_that_cannot_be_is_refused(df):
     with pytest.raises(ValueError, match="processes"):
         SDataFrame(df).map_partitions(len, processes=-1)
+
+
+def _fail(part, *args):
+    raise ValueError("not today")
+
+
+CALLS = {
+    "parts": lambda sdf, more: sdf.map_partitions(_fail, more, processes=2),
+    "rows": lambda sdf, more: sdf.parallel_apply(_fail, axis=1, args=(more,), processes=2),
+    "columns": lambda sdf, more: sdf.parallel_apply(_fail, args=(more,), processes=2),
+    "groups": lambda sdf, more: sdf.groupby("num").parallel_apply(_fail, more, processes=2),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_what_was_passed_goes_with_the_exception_of_a_task(call, df):
+    """Not with the next garbage collection: it may be most of the memory."""
+    gc.collect()
+    gc.disable()
+    try:
+        sdf, more = SDataFrame(df), np.zeros(300_000)
+        alive = weakref.ref(sdf), weakref.ref(more)
+        with pytest.raises(ValueError, match="not today") as caught:
+            call(sdf, more)
+        del sdf, more, caught
+        limit = time.monotonic() + 20  # other tasks of the call may still be under way
+        while any(each() is not None for each in alive) and time.monotonic() < limit:
+            time.sleep(0.01)
+        assert [each() for each in alive] == [None, None]
+    finally:
+        gc.enable()

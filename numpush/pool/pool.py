@@ -124,7 +124,10 @@ class Pool:
         with self._ending_if_interrupted():
             result = self.apply_async(func, args, kwds)
             result.wait()
-        return result.get()
+        try:
+            return result.get()
+        finally:
+            del result  # as in `get`: the exception's traceback refers to this frame, with our arguments
 
     def apply_async(
         self,
@@ -225,8 +228,11 @@ class Pool:
         with self._ending_if_interrupted():
             result = self._map(func, iterable, how, size, progress, (None, None), waits=True)
             result.wait()
-        results: list[Any] = result.get()
-        return results
+        try:
+            results: list[Any] = result.get()
+            return results
+        finally:
+            del result  # see `apply`
 
     def _map(
         self,
