@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from .pool import Pool
+from .pool.tasks import name_of
 
 __all__ = ["apply", "apply_groups", "map_partitions"]
 
@@ -63,8 +64,15 @@ def map_partitions(
     """Call *function* on each of *n* parts of the rows; see SDataFrame.map_partitions."""
     pool, workers = _pool(processes)
     parts = frame.partitions(n or min(_PARTS * workers, max(1, len(frame))))
-    call = functools.partial(_call, function, args, kwargs)
+    call = _named(_call, function, args, kwargs)
     return _join(pool.map(call, parts, chunksize=1, progress=progress))
+
+
+def _named(work: Any, function: Any, *args: Any) -> Any:
+    """Bind arguments to *work*; in bars and messages it goes by the name of the user's *function*."""
+    call: Any = functools.partial(work, function, *args)
+    call.__qualname__ = name_of(function)
+    return call
 
 
 def _call(function: Any, args: Any, kwargs: Any, part: Any) -> Any:
@@ -100,7 +108,7 @@ def apply(
     else:
         edges = np.linspace(0, size, n + 1).astype(int).tolist()
         tasks = [(frame, start, stop) for start, stop in itertools.pairwise(edges)]
-    call = functools.partial(_apply_to, function, axis, kwargs)
+    call = _named(_apply_to, function, axis, kwargs)
     results = pool.starmap(call, tasks, chunksize=1, progress=progress)
     return _join(results, axis=0 if by_rows else 1)
 
@@ -152,7 +160,7 @@ def apply_groups(
     # As many rows in each task, more or less.
     limits = np.searchsorted(ends, np.linspace(0, ends[-1], _PARTS * workers + 1)[1:-1], "left") + 1
     edges = sorted({0, len(rows), *limits.clip(0, len(rows)).tolist()})
-    call = functools.partial(_apply_to_groups, frame, positions, is_series, function, args, kwargs)
+    call = _named(_apply_to_groups, function, args, kwargs, frame, positions, is_series)
     tasks = [
         (order[ends[a] - sizes[a] : ends[b - 1]], sizes[a:b], names[a:b])
         for a, b in itertools.pairwise(edges)
@@ -176,12 +184,12 @@ def _rows_of_groups(groups: Any, n: int) -> list[Any]:
 
 
 def _apply_to_groups(
-    frame: Any,
-    positions: Any,
-    is_series: bool,
     function: Any,
     args: Any,
     kwargs: Any,
+    frame: Any,
+    positions: Any,
+    is_series: bool,
     order: Any,
     sizes: Any,
     names: list[Any],

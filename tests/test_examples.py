@@ -156,3 +156,25 @@ def test_locks_repairs_and_counts_exactly(namespace: str, method: str) -> None:
     assert "repaired 1 time by the next holder" in text
     assert "debit 10001, credit 10001, wanted 10001" in text
     assert text.endswith("exact\n")
+
+
+def test_parallel_apply_finds_who_is_late_and_fills_a_column(namespace: str) -> None:
+    text = run(namespace, "parallel_apply.py", "--rows", "4000", "--processes", "2")
+    assert re.search(r"^4,000 deliveries, [\d,]+ km, the farthest \d\d\.\d km$", text, re.M)
+    first, *_, last = re.findall(r"^(D\d\d) +[\d.]+ +([\d.]+) ", text, re.M)
+    assert (first[0], last[0]) < ("D03", "D20")
+    assert float(last[1]) > float(first[1]) + 10
+    odd, parts = re.search(r"^(\d+) odd ones, found in (\d) parts", text, re.M).groups()
+    assert (int(odd) > 0, parts) == (True, "8")
+
+
+def test_shared_series_counts_exactly(namespace: str) -> None:
+    text = run(
+        namespace, "shared_series.py", *("--sensors", "40", "--readings", "900", "--processes", "2")
+    )
+    pickled, shared = re.search(r"([\d,]+) bytes pickled, ([\d,]+) shared", text).groups()
+    assert int(pickled.replace(",", "")) > 288_000 > 1000 > int(shared)
+    towns = [int(n) for n in re.findall(r"^(?:Wien|Linz|Graz|Salzburg) +(\d+)$", text, re.M)]
+    total, said = re.search(r"^([\d,]+) in all; the workers say ([\d,]+)$", text, re.M).groups()
+    assert total == said == f"{sum(towns):,}"
+    assert len(towns) == 4

@@ -189,6 +189,7 @@ def test_what_was_passed_goes_with_the_exception_of_a_task(call, df):
         alive = weakref.ref(sdf), weakref.ref(more)
         with pytest.raises(ValueError, match="not today") as caught:
             call(sdf, more)
+        assert "of _fail" in caught.value.__notes__[0]
         del sdf, more, caught
         limit = time.monotonic() + 20  # other tasks of the call may still be under way
         while any(each() is not None for each in alive) and time.monotonic() < limit:

@@ -127,7 +127,9 @@ class Pool:
         try:
             return result.get()
         finally:
-            del result  # as in `get`: the exception's traceback refers to this frame, with our arguments
+            del (
+                result
+            )  # as in `get`: the exception's traceback refers to this frame, with our arguments
 
     def apply_async(
         self,

@@ -14,11 +14,12 @@ from .answers import Answer
 from .calls import Sink
 from .payload import Outbox, loads
 
-__all__ = ["Call", "Task"]
+__all__ = ["Call", "Task", "name_of"]
 
 
-def _name(func: Any) -> str:
-    while isinstance(func, functools.partial):
+def name_of(func: Any) -> str:
+    """Return what a function is called; of a partial, the function in it, unless it has a name."""
+    while isinstance(func, functools.partial) and not hasattr(func, "__qualname__"):
         func = func.func
     return str(getattr(func, "__qualname__", type(func).__qualname__))
 
@@ -31,7 +32,7 @@ class Call:
     """One map, imap or apply."""
 
     def __init__(self, func: Callable[..., Any], how: int, sink: Sink, outbox: Outbox) -> None:
-        self.name = _name(func)
+        self.name = name_of(func)
         self.how = how
         self.sink = sink
         self.outbox = outbox
