@@ -1,9 +1,12 @@
-"""Handles: their bytes, and the time to make one and to attach, to a known and to a new segment."""
+"""Handles: their bytes, and the time to make one and to attach: to a known segment, to a new one, and
+for the first time in a new process, to frames of 1000 columns.
+"""
 
 from __future__ import annotations
 
 import multiprocessing as mp
 import pickle
+import time
 from multiprocessing import shared_memory
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -14,6 +17,7 @@ import pandas as pd
 import numpush
 from handoff import unlink
 from harness import Race, arguments, finish
+from numpush.layout import describe, rebuild
 from numpush.shm import process
 from numpush.shm.leases import lease
 
@@ -36,6 +40,54 @@ def _drop(_: Any) -> None:
     for block in blocks:
         block.close()
         unlink(block)
+
+
+def _time_first(handle: numpush.Handle) -> tuple[float, tuple[int, int]]:
+    """Attach in a new process, which has imported what it needs; say how long it took."""
+    small = pd.DataFrame({"a": ["x"], "b": pd.Categorical(["y"]), "c": pd.Timestamp(0)})
+    schema, buffers = describe(small)
+    raw = [np.zeros(buffer.nbytes, np.uint8) for buffer in buffers]
+    for buffer, dest in zip(buffers, raw):
+        for target, source in buffer.copies(dest):
+            target[...] = source
+    rebuild(schema, raw)
+    attach, _ = numpush.attach, numpush.SDataFrame  # whose modules load when they are asked for
+    start = time.perf_counter()
+    frame = attach(handle)
+    return time.perf_counter() - start, frame.shape
+
+
+def first_attach(rounds: int) -> Race:
+    """Time the first attach to frames of 1000 columns in processes that have never attached."""
+    race = Race("First attach in a new process, by handle, imports excluded", "1 column")
+    n = 1000
+    numbers = pd.DataFrame(np.zeros((n, n)))
+    more = pd.DataFrame(
+        {
+            "label": [f"item {i}" for i in range(n)],
+            "kind": pd.Categorical(list("abcde") * (n // 5)),
+            "time": pd.date_range("2026-01-01", periods=n),
+        }
+    )
+    mixed = pd.concat([numbers.iloc[:, ::2], numbers.iloc[:, 1::2].astype("int64"), more], axis=1)
+    frames = {
+        "1 column": numbers[[0]],
+        "1000 columns": numbers,
+        "1003 columns: float64, int64, str, category, datetime": mixed,
+    }
+    shared = {name: numpush.SDataFrame(frame) for name, frame in frames.items()}
+    context = mp.get_context("spawn")
+    server = context.Pool(1, maxtasksperchild=1)
+    race.seconds = {name: [] for name in frames}
+    for _ in range(rounds):
+        for name, sdf in shared.items():
+            seconds, shape = server.apply(_time_first, (sdf.handle,))
+            if shape != frames[name].shape:
+                raise AssertionError(f"{shape} found")
+            race.seconds[name].append(seconds)
+    server.terminate()
+    server.join()
+    return race
 
 
 def main() -> None:
@@ -89,7 +141,7 @@ def main() -> None:
     pool.apply(_drop, (None,))
     pool.close()
     pool.join()
-    finish([race], args.json)
+    finish([race, first_attach(args.rounds)], args.json)
 
 
 def _size(obj: Any) -> int:
