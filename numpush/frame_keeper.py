@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StoreKeeper"]
 
+_BARE = 5  #: references to an array beneath Arrow's: its list, ours, and three of counting them
 _OURS = 2  #: references to the root that are no arrays: the store's, and that of counting them
 
 
@@ -53,6 +54,9 @@ class StoreKeeper:
         self._forget_cached()
         self._drop_arrow()
         self._bare = self._count()
+        raws = [raw for each in self._arrow for raw in each.raws if raw is not None]
+        self._is_bare = all(sys.getrefcount(raw) == _BARE for raw in raws)
+        del raws
         self._make_arrow()
         self._counts = self._count()
 
@@ -79,8 +83,8 @@ class StoreKeeper:
         return [sys.getrefcount(each) for each in self._counted]
 
     def is_complete(self) -> bool:
-        """Whether the arrays known are all that there are over the memory; rule (2)."""
-        return sys.getrefcount(self.store.roots[0]) == self._n_arrays + _OURS + 1
+        """Whether the arrays known are all that there are over the memory; rules (2) and (3)."""
+        return self._is_bare and sys.getrefcount(self.store.roots[0]) == self._n_arrays + _OURS + 1
 
     def is_used(self) -> bool:
         """Whether anything refers to the memory or to our objects, or our labels were renamed."""
@@ -147,8 +151,8 @@ class _Arrow:
 
     def find_holders(self, among: list[Any]) -> None:
         """Note who of *among* shows it too."""
-        array = _managers.identity(self.holders[0])[0]
-        self.holders = [each for each in among if _managers.identity(each)[0] is array]
+        mine = _addresses(self.holders[0])
+        self.holders = [each for each in among if _addresses(each) == mine]
 
     def make(self) -> Any:
         pa = load_pyarrow()
@@ -159,6 +163,13 @@ class _Arrow:
     def put(self, array: Any) -> None:
         for holder in self.holders:
             _managers.put_arrow(holder, array)
+
+
+def _addresses(holder: Any) -> list[int | None]:
+    """Give where the buffers of an Arrow array lie: pandas 2 makes other objects over the same."""
+    chunks = _managers.identity(holder)[0].chunks
+    buffers = [buffer for chunk in chunks for buffer in chunk.buffers()]
+    return [None if buffer is None else buffer.address for buffer in buffers]
 
 
 def _walk(tops: Iterable[Any]) -> list[Any]:

@@ -122,9 +122,10 @@ class SDataFrame(SharedPandas, WritesInPlace, pd.DataFrame):  # type: ignore[mis
         """Be a frame over *window*, keeping its mapping. Instead of DataFrame.__init__."""
         store = window.store
         object.__setattr__(self, "_shown", window)
-        object.__setattr__(self, "_token", token)
         object.__setattr__(self, "_attrs", SharedAttrs(store.attrs, self))
         _managers.init_frame(self, store.has_unique_labels)
+        # Last, so that what pandas 2 caches in the frame is gone when the token's death is noticed.
+        object.__setattr__(self, "_token", token)
 
     @classmethod
     def _over(cls, window: Window, token: Any) -> SDataFrame:

@@ -251,7 +251,7 @@ def test_what_refers_to_labels_categories_and_arrow_keeps_the_segment(make, hold
 
 RICH_LETS_GO = {
     "look-up by label": lambda d: d.loc[d.index[7], "a"],
-    "text": lambda d: d["text"].str.upper().reset_index(drop=True),
+    "text": lambda d: d["text"].str.upper().tolist(),
     "one text": lambda d: d["text"].iloc[3],
     "Arrow scalar": lambda d: chunk(d)[7],
     "copied index": lambda d: d.index.copy(deep=True),
