@@ -19,6 +19,8 @@ one of our objects, so reference counts tell; those of a store that nobody has u
 (4) What an index caches (hash tables, arrays) refers to it: that is forgotten whenever we count, or
     a look-up by label would look like use, and what was cached when the measure was taken would
     make up for a use later.
+(5) pandas 2 shares and caches in other ways: there a store is kept only if its columns are plain
+    arrays, and nothing else lies in the memory.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from . import _managers
+from ._pandas import PANDAS_3
 from .layout.arrow_types import load_pyarrow
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ class StoreKeeper:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._arrow = _take_apart(store.manager, store.roots[0])
+        self._arrow = _take_apart(store.manager, store.roots[0]) if PANDAS_3 else []
         self.window = store.whole()
         self._counted = self._find_ours()
         self._forget_cached()
@@ -67,6 +70,8 @@ class StoreKeeper:
         blocks = [block for manager in managers for block in _managers.blocks_of(manager)]
         axes = [axis for manager in managers for axis in _managers.axes_of(manager)]
         tops = [*map(_managers.values_of, blocks), *axes]
+        if not PANDAS_3:
+            tops = [top for top in tops if isinstance(top, np.ndarray)]
         holders = _walk(tops)
         for each in self._arrow:
             each.find_holders(holders)

@@ -273,7 +273,7 @@ def store_of(segment: Segment, token: Any, mode: str, place: Place | None = None
         history = _histories[key] = History()
     schema, parts, extents = generations.read(segment, place)
     mapping = segment.mappings[mode]
-    tokens = [registry.token_of_extent(segment, mode, *extent) for extent in extents]
+    tokens = [process.token_of_extent(segment, mode, *extent) for extent in extents]
     mappings = [mapping, *(map_extent(segment, mode, *extent) for extent in extents)]
     store = Store(segment, mode, place, history, schema, parts, mappings)
     keeper = None

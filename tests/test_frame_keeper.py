@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pytest
 import numpush
 from numpush import SDataFrame
 from numpush._pandas import PANDAS_3
-from numpush.shm import registry
+from numpush.shm import process, registry
 
 LISTS = pd.ArrowDtype(pa.list_(pa.int64()))
 WORDS = pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string()))
@@ -224,6 +225,12 @@ LEVELED_HOLDERS = {
 }
 
 
+needs_pandas_3 = pytest.mark.skipif(
+    not PANDAS_3, reason="with pandas 2 only frames of plain arrays are kept"
+)
+
+
+@needs_pandas_3
 @pytest.mark.parametrize(
     ("make", "hold"),
     [
@@ -266,6 +273,7 @@ RICH_LETS_GO = {
 }
 
 
+@needs_pandas_3
 @pytest.mark.parametrize("use", RICH_LETS_GO.values(), ids=RICH_LETS_GO)
 def test_a_result_of_labels_categories_and_arrow_does_not_keep_the_segment(use):
     sdf = SDataFrame(rich())
@@ -300,6 +308,79 @@ def test_a_frame_with_what_cannot_be_counted_is_not_kept(df):
     del sdf
     gc.collect()
     pd.testing.assert_extension_array_equal(values, df["a"].array)
+
+
+def _tell(obj):
+    """Say what an object is, so that any change of its memory shows; None: that cannot be said."""
+    try:
+        return pickle.dumps(obj)
+    except Exception:
+        return None
+
+
+def _call(obj, name):
+    """Give an attribute, or what the method gives without arguments; None: it cannot be called so."""
+    try:
+        found = getattr(obj, name)
+        return found() if callable(found) and not isinstance(found, type) else found
+    except Exception:
+        return None
+
+
+#: shows windows, writes to the terminal, or ends what is looked at; and what is inside of our objects
+_NO_RESULT = {
+    "__dict__",
+    "to_clipboard",
+    "plot",
+    "hist",
+    "boxplot",
+    "close",
+    "compact",
+    "notify",
+    "wait",
+    "info",
+}
+
+
+@needs_pandas_3
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda d: d,
+        lambda d: d["a"],
+        lambda d: d["text"],
+        lambda d: d["kind"],
+        lambda d: d["text"].array,
+        lambda d: d["number"].array,
+        lambda d: d["word"].array,
+        lambda d: d["zoned"].array,
+        lambda d: d.index,
+        lambda d: d.columns,
+    ],
+    ids=[*("frame", "a", "text", "kind", "text's", "number's", "word's", "zoned's"), "index", "columns"],
+)  # fmt: skip
+def test_nothing_that_pandas_gives_sees_memory_that_was_let_go(part):
+    """Of every attribute and method: what it gives keeps the segment, or does not need it."""
+    n_free = 0
+    df = rich(60)
+    for name in dir(part(df)):
+        if name in _NO_RESULT:
+            continue
+        sdf = SDataFrame(df)
+        mapping, other = sdf._mapping(), process.attach(sdf.name, "ro")
+        result = _call(part(sdf), name)
+        told = _tell(result)
+        if told is not None and _tell(result) == told:
+            del sdf
+            if mapping.token is None:
+                n_free += 1
+                mapping.buffer()[:] = b"\xa5" * mapping.size  # as whoever has the memory next
+                mapping.keeper = None
+                assert _tell(result) == told, name
+        sdf = result = None
+        del other
+    assert n_free > 5
 
 
 def _look(sdf):
