@@ -117,5 +117,27 @@ class _Lib(Protocol):
     def npush_atomic_load(self, address: int, size: int, kind: int, value: Any, /) -> int: ...
     def npush_atomic_store(self, address: int, size: int, kind: int, value: int, /) -> int: ...
 
+    def npush_stream_recv(
+        self, sock: int, address: int, size: int, wait_ns: int, done: Any, /
+    ) -> int: ...
+    def npush_stream_splice(
+        self,
+        sock: int,
+        pipe_in: int,
+        pipe_out: int,
+        fd: int,
+        offset: int,
+        size: int,
+        wait_ns: int,
+        done: Any,
+        /,
+    ) -> int: ...
+    def npush_stream_send(
+        self, sock: int, address: int, size: int, more: int, wait_ns: int, done: Any, /
+    ) -> int: ...
+    def npush_stream_sendfile(
+        self, sock: int, fd: int, offset: int, size: int, wait_ns: int, done: Any, /
+    ) -> int: ...
+
 ffi: FFI
 lib: _Lib

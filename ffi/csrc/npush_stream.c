@@ -1,0 +1,109 @@
+/* npush_stream.c - see npush_stream.h. */
+#include "npush_stream.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+#define AT_ONCE (UINT64_C(1) << 30) /* the kernel moves 2 GiB less a page at most */
+
+static size_t rest(uint64_t size, uint64_t done)
+{
+    return (size_t)(size - done < AT_ONCE ? size - done : AT_ONCE);
+}
+
+/* After a call on the socket has failed: wait if that can help. 0: try again. */
+static int wait_for(int sock, short events, int64_t wait_ns)
+{
+    struct pollfd p = {.fd = sock, .events = events};
+    struct timespec t = {.tv_sec = (time_t)(wait_ns / 1000000000), .tv_nsec = (long)(wait_ns % 1000000000)};
+    int n;
+
+    if (errno != EAGAIN)
+        return -errno;
+    n = ppoll(&p, 1, &t, NULL);
+    return n > 0 ? 0 : n == 0 ? -EAGAIN : -errno;
+}
+
+int npush_stream_recv(int sock, uintptr_t address, uint64_t size, int64_t wait_ns, uint64_t *done)
+{
+    while (*done < size) {
+        ssize_t n = recv(sock, (char *)address + *done, rest(size, *done), MSG_DONTWAIT);
+        int rc = n > 0 ? 0 : n == 0 ? -ENODATA : wait_for(sock, POLLIN, wait_ns);
+
+        if (rc)
+            return rc;
+        if (n > 0)
+            *done += (uint64_t)n;
+    }
+    return 0;
+}
+
+/* Move what is in the pipe, n bytes, into the file. */
+static int empty_pipe(int pipe_in, int fd, uint64_t offset, size_t n)
+{
+    loff_t at = (loff_t)offset;
+
+    while (n > 0) {
+        ssize_t moved = splice(pipe_in, NULL, fd, &at, n, SPLICE_F_MOVE);
+
+        if (moved == 0)
+            return -EIO;
+        if (moved < 0 && errno != EINTR)
+            return -errno;
+        if (moved > 0)
+            n -= (size_t)moved;
+    }
+    return 0;
+}
+
+int npush_stream_splice(int sock, int pipe_in, int pipe_out, int fd, uint64_t offset, uint64_t size, int64_t wait_ns,
+                        uint64_t *done)
+{
+    while (*done < size) {
+        ssize_t n = splice(sock, NULL, pipe_out, NULL, rest(size, *done), SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+        int rc = n > 0 ? empty_pipe(pipe_in, fd, offset + *done, (size_t)n)
+                       : n == 0 ? -ENODATA : wait_for(sock, POLLIN, wait_ns);
+
+        if (rc)
+            return rc;
+        if (n > 0)
+            *done += (uint64_t)n;
+    }
+    return 0;
+}
+
+int npush_stream_send(int sock, uintptr_t address, uint64_t size, int more, int64_t wait_ns, uint64_t *done)
+{
+    int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+
+    while (*done < size) {
+        ssize_t n = send(sock, (const char *)address + *done, rest(size, *done), flags);
+        int rc = n >= 0 ? 0 : wait_for(sock, POLLOUT, wait_ns);
+
+        if (rc)
+            return rc;
+        if (n > 0)
+            *done += (uint64_t)n;
+    }
+    return 0;
+}
+
+int npush_stream_sendfile(int sock, int fd, uint64_t offset, uint64_t size, int64_t wait_ns, uint64_t *done)
+{
+    while (*done < size) {
+        off_t at = (off_t)(offset + *done);
+        ssize_t n = sendfile(sock, fd, &at, rest(size, *done));
+        int rc = n > 0 ? 0 : n == 0 ? -EIO /* the file ends before */ : wait_for(sock, POLLOUT, wait_ns);
+
+        if (rc)
+            return rc;
+        if (n > 0)
+            *done += (uint64_t)n;
+    }
+    return 0;
+}
