@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .sarray import SArray
     from .sdataframe import SDataFrame
 
-__all__ = ["attach", "attach_handle", "handle_of", "publish", "withdraw"]
+__all__ = ["attach", "attach_handle", "from_segment", "handle_of", "publish", "withdraw"]
 
 _RECORD = {"name", "target", "identity", "handle", "publisher"}
 #: What this process has published: the record's token, and the object, so that both live on.
@@ -61,7 +61,7 @@ def attach(name_or_handle: str | Handle, mode: str | None = None) -> Any:
     desc = _description(segment)
     if "name" in desc:
         return _attach_published(name, desc, mode)
-    return _from_segment(desc, segment, token, mode or "rw")
+    return from_segment(desc, segment, token, mode or "rw")
 
 
 def attach_handle(handle: Handle, sender: int = 0, mode: str | None = None) -> Any:
@@ -225,14 +225,15 @@ def _clear_stale(name: str) -> None:
     remove_segment(name)
 
 
-def _from_segment(
+def from_segment(
     desc: dict[str, Any], segment: Segment, token: Any, mode: str
 ) -> SArray | SDataFrame:
+    """Make the whole object that a segment holds, as its description *desc* says."""
     kind = desc["schema"].get("kind") if isinstance(desc.get("schema"), dict) else None
     if kind == "ndarray":
-        from .sarray import from_segment
+        from .sarray import from_segment as array_from_segment
 
-        return from_segment(segment, token, mode)
+        return array_from_segment(segment, token, mode)
     if kind == "frame":
         from .sdataframe import from_segment as frame_from_segment
 

@@ -89,10 +89,7 @@ class SSeries(SharedPandas, Indexed, _Series):  # type: ignore[misc]  # pandas h
             series = data
         else:
             series = pd.Series(data, index, dtype, name)
-        frame = series.to_frame(0)
-        frame.columns = pd.Index([series.name], dtype=object, tupleize_cols=False)
-        frame.attrs = dict(series.attrs)
-        self._show(SDataFrame(frame))
+        self._show(SDataFrame(frame_of(series)))
 
     def _show(self, frame: SDataFrame) -> None:
         """Be the one column of *frame*. Instead of Series.__init__."""
@@ -284,6 +281,14 @@ def _wrap(found: InPlaceMethod) -> Callable[..., Any]:
 for _found in in_place_methods(pd.Series):
     setattr(SSeries, _found.name, _wrap(_found))
 _pandas.mute_inplace(SSeries)
+
+
+def frame_of(series: pd.Series) -> pd.DataFrame:
+    """Return a series as the frame of one column that it is kept as. No copy."""
+    frame: pd.DataFrame = series.to_frame(0)
+    frame.columns = pd.Index([series.name], dtype=object, tupleize_cols=False)
+    frame.attrs = dict(series.attrs)
+    return frame
 
 
 def share_series(series: pd.Series) -> SSeries:

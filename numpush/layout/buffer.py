@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,11 @@ class Buffer:
         """Make a buffer that holds one array in C order."""
         return cls(source.shape, source.dtype, [(..., source)], source.nbytes)
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one item, for codecs that sort bytes by their place in an item."""
+        return self._dtype.itemsize
+
     def source(self) -> Array | None:
         """Give the one dense array that holds just what the range is to hold, if there is one."""
         if len(self._pieces) != 1:
@@ -60,6 +66,32 @@ class Buffer:
         _, source = self._pieces[0]
         is_all = source.nbytes == self.nbytes and source.flags.c_contiguous
         return source if is_all else None
+
+    def parts(self, at_most: int) -> Iterator[NDArray[np.uint8]]:
+        """Give the bytes of the range one part after the other, for who sends or writes them.
+
+        A part is a view of a source where that is dense, and a copy of at most *at_most* bytes
+        (but one item at the least) where it is not.
+        """
+        pieces = self._in_order()
+        if pieces is None:  # not one behind the other: nothing but a copy of all gives their order
+            whole = np.zeros(self.nbytes, np.uint8)
+            for target, source in self.copies(whole):
+                np.copyto(target, source)
+            yield whole
+            return
+        for source in pieces:
+            yield from _dense_parts(source, at_most)
+
+    def _in_order(self) -> list[Array] | None:
+        """Give the sources as they follow each other in the range; None: they leave gaps."""
+        found, end = [], 0
+        for index, source in sorted(self._pieces, key=_start):
+            if _start((index, source)) != end:
+                return None
+            end += 1 if source.ndim == 0 else len(source)
+            found.append(source)
+        return found if sum(source.nbytes for source in found) == self.nbytes else None
 
     def copies(self, dest: NDArray[np.uint8]) -> list[tuple[Array, Array]]:
         """Pair each piece with its place in `dest`; copies nothing.
@@ -94,6 +126,20 @@ class Buffer:
 
     def __repr__(self) -> str:
         return f"<Buffer of {self.nbytes} bytes, {len(self._pieces)} pieces>"
+
+
+def _start(piece: Piece) -> int:
+    return 0 if piece[0] is ... else int(piece[0].start)
+
+
+def _dense_parts(source: Array, at_most: int) -> Iterator[NDArray[np.uint8]]:
+    if not source.flags.c_contiguous and source.nbytes > at_most and source.ndim:
+        step = max(1, len(source) * at_most // source.nbytes)
+        for i in range(0, len(source), step):
+            yield from _dense_parts(source[i : i + step] if step > 1 else source[i], at_most)
+    elif source.nbytes:
+        dense = np.ascontiguousarray(source)
+        yield np.ndarray((dense.nbytes,), _BYTE, dense)
 
 
 class Sink:

@@ -1,0 +1,300 @@
+"""What the connections of a link have in common: what has landed, who is there, what was counted.
+
+The threads of the peers refer to the hub and not to the link, so a link that is forgotten ends them.
+
+(1) What has landed waits here until it is asked for. A peer receives its next object only while less
+    than `AHEAD` bytes wait: then it stops reading, and its sender has to wait.
+(2) `_lock` guards all of it; nobody waits for a peer with it held.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import LinkClosed, PeerGone
+from .peer import Peer
+
+if TYPE_CHECKING:
+    from .acceptor import Acceptor
+    from .stream import SocketStream
+
+__all__ = ["AHEAD", "Hub", "Statistics"]
+
+AHEAD = 256 << 20  #: bytes that may wait to be asked for, or one object
+_MANY = 1 << 16  #: and as many objects, however small
+_N_FAILURES = 100
+
+log = logging.getLogger("numpush.ingest")
+_hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a link has done so far.
+
+    Attributes
+    ----------
+    objects, bytes : int
+        Received whole; bytes of their data.
+    sent_objects, sent_bytes : int
+    seconds : float
+        From the first byte of the first object received to the last of the latest.
+    gb_per_s : float
+        Received, 10**9 bytes a second over `seconds`.
+    peers : tuple of str
+        Who is connected.
+    failures : tuple of (str, Exception)
+        Peers whose connection ended in an error, the latest hundred.
+    """
+
+    objects: int
+    bytes: int
+    sent_objects: int
+    sent_bytes: int
+    seconds: float
+    gb_per_s: float
+    peers: tuple[str, ...]
+    failures: tuple[tuple[str, Exception], ...]
+
+
+class Hub:
+    """The state of a link.
+
+    Parameters
+    ----------
+    key, max_bytes, patience : as listen() takes them
+    """
+
+    def __init__(self, key: bytes | None, max_bytes: int | None, patience: float) -> None:
+        self.key = key
+        self.max_bytes = max_bytes
+        self.patience = patience
+        self.is_closing = False
+        self.acceptor: Acceptor | None = None  #: of a link that listens
+        self._lost: list[tuple[str, int]] = []  #: objects that peers ended without acknowledging
+        self._landed: collections.deque[tuple[Any, int]] = collections.deque()
+        self._waiting_bytes = 0
+        self._lock = threading.Condition()
+        self._peers: list[Peer] = []
+        self._next_peer = 0
+        self._failures: collections.deque[tuple[str, Exception]] = collections.deque(
+            maxlen=_N_FAILURES
+        )
+        self._wakers: set[Callable[[], None]] = set()
+        self._n_objects = self._n_bytes = self._n_sent = self._n_sent_bytes = 0
+        self._first = self._last = 0.0
+        _hubs.add(self)
+
+    # -- peers come and go
+
+    def meet(self, stream: SocketStream, name: str, *, is_listening: bool) -> Peer:
+        """Take a connection over."""
+        peer = Peer(self, stream, name, is_listening=is_listening)
+        with self._lock:
+            if self.is_closing:
+                stream.close()
+                raise LinkClosed("the link is closed")
+            self._peers.append(peer)
+        peer.start()
+        return peer
+
+    def welcome(self, peer: Peer) -> None:
+        """Know that a peer has shaken hands: it can be sent to."""
+        with self._lock:
+            peer.is_welcome = True
+            self._lock.notify_all()
+
+    def part(self, peer: Peer) -> None:
+        """Know that a connection has ended."""
+        with self._lock:
+            self._peers.remove(peer)
+            if peer.n_unacknowledged:
+                self._lost.append((peer.name, peer.n_unacknowledged))
+            if peer.error is not None and not self.is_closing:
+                self._failures.append((peer.name, peer.error))
+                log.warning("%s: %s", peer.name, peer.error)
+            self._notify()
+
+    @staticmethod
+    def report(error: Exception) -> None:
+        """Log an error that nobody expected, with its traceback."""
+        log.error("a connection ended by an error of numpush's own", exc_info=error)
+
+    def find_peer(self, until: float | None) -> Peer:
+        """Wait for a peer and return it, each in turn.
+
+        Raises
+        ------
+        TimeoutError : none came before the deadline.
+        LinkClosed : the link was closed.
+        """
+        with self._lock:
+            while True:
+                if self.is_closing:
+                    raise LinkClosed("the link is closed")
+                ready = [peer for peer in self._peers if peer.is_welcome and not peer.ended]
+                if ready:
+                    self._next_peer += 1
+                    return ready[self._next_peer % len(ready)]
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError
+                self._lock.wait(0.2 if left is None else min(left, 0.2))
+
+    def check_lost(self) -> None:
+        """Raise PeerGone if peers have ended without acknowledging all that was sent; once."""
+        with self._lock:
+            lost, self._lost = self._lost, []
+        if lost:
+            raise PeerGone(
+                "objects that were not acknowledged before the peer ended: "
+                + ", ".join(f"{n} by {name}" for name, n in lost)
+            )
+
+    @property
+    def peers(self) -> list[Peer]:
+        """Those that are connected."""
+        with self._lock:
+            return list(self._peers)
+
+    # -- what has landed
+
+    def wait_until_wanted(self, size: int) -> None:
+        """Wait until an object of *size* bytes may be received; rule (1)."""
+        if self._has_room(size):
+            return
+        with self._lock:
+            while not self._has_room(size) and not self.is_closing:
+                self._lock.wait()
+
+    def _has_room(self, size: int) -> bool:
+        waiting = self._waiting_bytes
+        return (not waiting or waiting + size <= AHEAD) and len(self._landed) < _MANY
+
+    def is_closed(self) -> bool:
+        return self.is_closing
+
+    def count_bytes(self, n: int) -> None:
+        """Know that bytes came, for who shows progress."""
+        if not self._first:
+            self._first = time.monotonic()
+        self.progress(n)
+
+    def progress(self, n: int) -> None:
+        """To be replaced by who shows progress; called by the threads of the peers."""
+
+    def deliver(self, obj: Any, size: int) -> None:
+        """Put down an object that is whole."""
+        with self._lock:
+            now = time.monotonic()
+            self._first = self._first or now
+            self._last = now
+            self._n_objects += 1
+            self._n_bytes += size
+            if self.is_closing:
+                return
+            self._landed.append((obj, size))
+            self._waiting_bytes += size
+            self._notify()
+
+    def _notify(self) -> None:
+        self._lock.notify_all()
+        for wake in self._wakers:
+            wake()
+        self._wakers.clear()
+
+    def take(self, waker: Callable[[], None] | None = None) -> tuple[Any] | None:
+        """Return (object,), the next that has landed, or None; then *waker* is called once there is.
+
+        Raises
+        ------
+        LinkClosed : the link was closed.
+        """
+        with self._lock:
+            if self._landed:
+                obj, size = self._landed.popleft()
+                was_full = not self._has_room(size)
+                self._waiting_bytes -= size
+                if was_full or not self._waiting_bytes:
+                    self._lock.notify_all()
+                return (obj,)
+            if self.is_closing:
+                raise LinkClosed("the link is closed")
+            if waker is not None:
+                self._wakers.add(waker)
+            return None
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until something has landed or somebody came or went, at most so long."""
+        with self._lock:
+            if not self._landed and not self.is_closing:
+                self._lock.wait(seconds)
+
+    def has_landed(self) -> bool:
+        return bool(self._landed)
+
+    def count_sent(self, size: int) -> None:
+        with self._lock:
+            self._n_sent += 1
+            self._n_sent_bytes += size
+
+    def statistics(self) -> Statistics:
+        """Return what was counted."""
+        with self._lock:
+            seconds = self._last - self._first if self._n_objects else 0.0
+            return Statistics(
+                objects=self._n_objects,
+                bytes=self._n_bytes,
+                sent_objects=self._n_sent,
+                sent_bytes=self._n_sent_bytes,
+                seconds=seconds,
+                gb_per_s=self._n_bytes / seconds / 1e9 if seconds else 0.0,
+                peers=tuple(peer.name for peer in self._peers if peer.is_welcome),
+                failures=tuple(self._failures),
+            )
+
+    # -- the end
+
+    def close(self) -> None:
+        """End all connections and their threads; let go of what nobody asked for."""
+        with self._lock:
+            self.is_closing = True
+            self._notify()
+            peers = list(self._peers)
+        acceptor, self.acceptor = self.acceptor, None
+        if acceptor is not None:
+            acceptor.close()
+        for peer in peers:
+            peer.stop()
+        with self._lock:
+            self._landed.clear()
+            self._waiting_bytes = 0
+
+    def _forget(self) -> None:
+        """In the child of a fork: the link is the parent's."""
+        self.is_closing = True
+        self._lock = threading.Condition()
+        if self.acceptor is not None:
+            self.acceptor.forget()
+            self.acceptor = None
+        for peer in self._peers:
+            peer.forget()
+        self._peers = []
+        self._landed.clear()
+        self._wakers.clear()
+
+
+def _after_fork_in_child() -> None:
+    for hub in list(_hubs):
+        hub._forget()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

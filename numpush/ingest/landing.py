@@ -1,0 +1,181 @@
+"""Where an object lands: a segment of its own, or, being small, a place in one with its neighbours.
+
+(1) Nobody sees an object before it is whole, its checksums hold and its schema was validated: a
+    segment is committed then, and goes by itself when it is dropped before.
+(2) While bytes come, no local variable of the receiving thread holds the segment's memory, only the
+    `Landing` does, which `abandon` empties: a child forked at that moment keeps nothing of it.
+(3) With no room in shared memory the receiver waits, and the sender with it.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import blocks
+from ..layout import SchemaError, rebuild
+from ..sarray import SArray
+from ..shm import space
+from ..shm.errors import SegmentFull
+from ..shm.segment import Segment
+from . import compress
+from .errors import FrameError
+from .stream import SocketStream
+from .wire import Incoming
+
+__all__ = ["Arena", "Landing", "check_size", "wait_for_room"]
+
+Raw = NDArray[np.uint8]
+
+#: Arrays up to this size share segments: making a segment takes as long as moving 200 KiB.
+SMALL = 32 << 10
+_ARENA = 1 << 20
+_ALIGNMENT = 64
+_LOOK_EVERY = 0.05  #: seconds between two tries to get memory
+
+
+def check_size(size: int, max_bytes: int | None) -> None:
+    """Refuse what could never be taken, before any memory is.
+
+    Raises
+    ------
+    FrameError : more than *max_bytes*, or than shared memory can hold when it is empty.
+    """
+    if max_bytes is not None and size > max_bytes:
+        raise FrameError(f"an object of {size} bytes announced, at most {max_bytes} (max_bytes)")
+    total = space.room(size).total
+    if size > total:
+        raise FrameError(
+            f"an object of {space.human(size)} announced, all of shared memory has "
+            f"{space.human(total)}"
+        )
+
+
+def wait_for_room(make: Callable[[], Any], patience: float, is_closed: Callable[[], bool]) -> Any:
+    """Call *make* until there is memory for what it makes.
+
+    Raises
+    ------
+    SegmentFull : there was none for *patience* seconds.
+    """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return make()
+        except SegmentFull:
+            if time.monotonic() > until or is_closed():
+                raise
+        time.sleep(_LOOK_EVERY)
+
+
+class Landing:
+    """An object on its way into a segment of its own."""
+
+    def __init__(self, incoming: Incoming) -> None:
+        self.incoming = incoming
+        self._segment: Segment | None
+        self._segment, self._token, self._raw = blocks.allocate(incoming.schema, incoming.sizes)
+
+    def receive(self, stream: SocketStream, progress: Callable[[int], None]) -> None:
+        """Have the body come; rule (2)."""
+        assert self._segment is not None
+        if self.incoming.chunk:
+            for i in range(len(self._raw)):
+                compress.receive(stream, self, i, progress)
+        elif self.incoming.size:
+            stream.pour(self._segment, self.incoming.size, progress)
+
+    def buffer(self, i: int) -> Raw:
+        """Return the memory of buffer *i*."""
+        return self._raw[i]
+
+    def finish(self) -> Any:
+        """Let others see the object, and return it; rule (1).
+
+        Raises
+        ------
+        FrameError : a checksum does not hold, or the schema does not fit.
+        """
+        from ..attaching import from_segment
+
+        incoming = self.incoming
+        for i, wanted in enumerate(incoming.checksums or ()):
+            found = zlib.crc32(self._raw[i].data)
+            if found != wanted:
+                raise FrameError(f"buffer {i}: CRC-32 {wanted:#x} announced, {found:#x} found")
+        validate(incoming, self._raw)
+        segment, token = self._segment, self._token
+        assert segment is not None
+        segment.commit()
+        self.abandon()
+        obj: Any = from_segment({"schema": incoming.schema}, segment, token, "rw")
+        if incoming.is_series:
+            from ..sseries import SSeries
+
+            return SSeries._over(obj)
+        return obj
+
+    def abandon(self) -> None:
+        """Let go of the memory."""
+        self._segment = self._token = None
+        self._raw = []
+
+
+def validate(incoming: Incoming, raw: list[Raw]) -> Any:
+    """Build the object as a stranger's schema says, all of it checked, and return it.
+
+    Raises
+    ------
+    FrameError : the schema is damaged, or does not fit its buffers.
+    """
+    try:
+        return rebuild(incoming.schema, raw, validate=True)
+    except SchemaError as error:
+        raise FrameError(f"header: {error}") from error
+
+
+class Arena:
+    """Segments of 1 MiB that small arrays lie in, one behind the other."""
+
+    def __init__(self) -> None:
+        self._memory: SArray | None = None
+        self._end = 0
+
+    @staticmethod
+    def takes(incoming: Incoming) -> bool:
+        """Whether an object is a small array, sent as it is."""
+        return (
+            0 < incoming.size <= SMALL
+            and not incoming.chunk
+            and incoming.checksums is None
+            and incoming.schema["kind"] == "ndarray"
+        )
+
+    def land(self, incoming: Incoming, body: memoryview) -> SArray:
+        """Copy a small array to its place, and return it.
+
+        Raises
+        ------
+        FrameError : the schema is damaged, or does not fit the buffer.
+        SegmentFull : there is no room for another segment.
+        """
+        start = -(-self._end // _ALIGNMENT) * _ALIGNMENT
+        memory = self._memory
+        if memory is None or start + incoming.size > len(memory):
+            memory = self._memory = SArray.empty(_ARENA, np.uint8)
+            start = 0
+        place = memory.view(np.ndarray)[start : start + incoming.size]
+        place[:] = body
+        self._end = start + incoming.size
+        array: SArray = validate(incoming, [place]).view(SArray)
+        return array
+
+    def abandon(self) -> None:
+        """Let go of the segment; what lies in it keeps it."""
+        self._memory = None
+        self._end = 0

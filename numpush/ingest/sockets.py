@@ -1,0 +1,134 @@
+"""Sockets: one that listens, one that is connected, a stream over either. By the scheme of a URL."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl as _ssl
+import stat
+import time
+from typing import Any
+
+from .errors import PeerGone
+from .stream import SocketStream, TlsStream
+from .url import Address
+
+__all__ = ["bind", "dial", "name_of", "open_stream", "unbind"]
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  #: seconds between two tries to connect
+_BACKLOG = 128
+
+
+def bind(address: Address) -> tuple[socket.socket, Address]:
+    """Return a listening socket, and its address with the port that was found."""
+    if address.scheme == "unix" and not address.path.startswith("@"):
+        _clear_stale_socket(address)
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        if address.family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(_resolve(address))
+            address = Address(address.scheme, host=address.host, port=sock.getsockname()[1])
+        else:
+            sock.bind(address.sockaddr)
+            if not address.path.startswith("@"):
+                os.chmod(address.path, 0o600)
+        sock.setblocking(False)
+        sock.listen(_BACKLOG)
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError):
+            raise type(error)(
+                error.errno, f"cannot listen at {address}: {error.strerror}"
+            ) from error
+        raise
+    return sock, address
+
+
+def _resolve(address: Address) -> Any:
+    """Return the address of a host by name, of the kind that its socket has."""
+    found = socket.getaddrinfo(
+        address.host, address.port, address.family, socket.SOCK_STREAM, 0, socket.AI_PASSIVE
+    )
+    return found[0][4]
+
+
+def _clear_stale_socket(address: Address) -> None:
+    """Remove a socket file that nobody listens at any more: its process was killed."""
+    try:
+        if not stat.S_ISSOCK(os.stat(address.path).st_mode):
+            return  # bind says that the name is taken
+    except OSError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(address.path)
+        except ConnectionRefusedError:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(address.path)
+        except OSError:
+            pass
+
+
+def unbind(address: Address) -> None:
+    """Remove what `bind` made beside the socket."""
+    if address.scheme == "unix" and not address.path.startswith("@"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(address.path)
+
+
+def dial(address: Address, timeout: float) -> socket.socket:
+    """Return a connected socket; try again while nobody listens there yet.
+
+    Raises PeerGone.
+    """
+    until = time.monotonic() + timeout
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            if address.family == socket.AF_UNIX:
+                sock = socket.socket(socket.AF_UNIX)
+                try:
+                    sock.settimeout(max(0.01, until - time.monotonic()))
+                    sock.connect(address.sockaddr)
+                except BaseException:
+                    sock.close()
+                    raise
+                return sock
+            host_port = (address.host, address.port)
+            return socket.create_connection(host_port, max(0.01, until - time.monotonic()))
+        except OSError as error:
+            if time.monotonic() + pause > until or not _may_come(error):
+                why = error.strerror or str(error) or type(error).__name__
+                raise PeerGone(f"nobody answers at {address}: {why} ({timeout:g} s)") from error
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _may_come(error: OSError) -> bool:
+    """Whether somebody who is about to listen explains the error."""
+    return isinstance(error, ConnectionRefusedError | FileNotFoundError | BlockingIOError)
+
+
+def name_of(address: Address, who: Any) -> str:
+    if address.scheme == "unix":
+        return str(address)
+    return str(Address(address.scheme, host=who[0], port=who[1]))
+
+
+def open_stream(
+    sock: socket.socket,
+    io: str,
+    ssl: _ssl.SSLContext | None,
+    server_hostname: str | None,
+    patience: float,
+) -> SocketStream:
+    try:
+        if ssl is None:
+            return SocketStream(sock, io, patience)
+        return TlsStream(sock, ssl, server_hostname, patience)
+    except BaseException:
+        sock.close()
+        raise

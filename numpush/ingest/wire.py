@@ -1,0 +1,249 @@
+"""What goes over a connection, once hello is said: docs/wire.md.
+
+    prologue   32 bytes   magic, version, kind, bytes of the header, bytes of the data, a number
+    header     msgpack    of an object: its schema, and of each buffer the length (and checksum)
+    padding               zeros up to a multiple of 64, counted from the prologue
+    body                  of an object: its buffers, each at a multiple of 64, as a segment has them
+
+(1) Everything in a prologue or a header is checked before it is used; FrameError says what was wrong.
+(2) No pickle is made or read.
+(3) An object's body is one range of bytes just as it will lie in the segment. With a codec it is chunks
+    instead: compress.py.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import zlib
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..blocks import place
+from ..layout import ALIGNMENT, Buffer, Schema, SchemaError, describe, pack, unpack
+from .errors import FrameError
+
+__all__ = [
+    "ACKNOWLEDGED",
+    "BYE",
+    "OBJECT",
+    "PROLOGUE_SIZE",
+    "REFUSED",
+    "Incoming",
+    "Outgoing",
+    "Prologue",
+    "encode",
+    "pack_signal",
+    "read_header",
+    "read_prologue",
+]
+
+Raw = NDArray[np.uint8]
+
+MAGIC = b"\x89NPW"
+VERSION = 1
+_PROLOGUE = struct.Struct("<4sBBHIIQQ")
+PROLOGUE_SIZE = _PROLOGUE.size
+
+OBJECT = 1  #: header and body
+ACKNOWLEDGED = 2  #: "number" objects are whole in the receiver's memory
+REFUSED = 3  #: the header is UTF-8 text that says why the connection ends
+BYE = 4  #: nothing more comes from this side
+_KINDS = (OBJECT, ACKNOWLEDGED, REFUSED, BYE)
+
+MAX_HEADER = 16 << 20  #: as the layout codec's own limit
+_MAX_TEXT = 4 << 10
+MAX_BUFFERS = 1 << 20
+#: What is not dense is gathered in parts of so many bytes, when it is sent.
+_GATHER = 4 << 20
+_ZEROS = bytes(ALIGNMENT)
+
+
+class Prologue(NamedTuple):
+    """The fixed part of a frame."""
+
+    kind: int
+    header_size: int
+    body_size: int
+    number: int
+
+    @property
+    def padded_header_size(self) -> int:
+        """Bytes between prologue and body."""
+        return -(-(_PROLOGUE.size + self.header_size) // ALIGNMENT) * ALIGNMENT - _PROLOGUE.size
+
+
+def read_prologue(data: bytes | memoryview) -> Prologue:
+    """Read and check a prologue.
+
+    Raises
+    ------
+    FrameError : it is none, of another version, or claims more than anybody may.
+    """
+    magic, version, kind, flags, header_size, reserved, body_size, number = _PROLOGUE.unpack(data)
+    if magic != MAGIC:
+        raise FrameError(f"frame: magic {MAGIC!r} wanted, {magic!r} found")
+    if version != VERSION:
+        raise FrameError(f"frame: version {VERSION} wanted, {version} found")
+    if kind not in _KINDS or flags or reserved:
+        raise FrameError(f"frame: kind {kind}, flags {flags}, {reserved}: none that we know")
+    if header_size > (MAX_HEADER if kind == OBJECT else _MAX_TEXT):
+        raise FrameError(f"frame: a header of at most {MAX_HEADER} bytes wanted, {header_size}")
+    if body_size and kind != OBJECT:
+        raise FrameError(f"frame: kind {kind} with a body of {body_size} bytes")
+    return Prologue(kind, header_size, body_size, number)
+
+
+def pack_signal(kind: int, number: int = 0, text: str = "") -> bytes:
+    """Make a frame of any kind but OBJECT."""
+    header = text.encode()[:_MAX_TEXT]
+    padding = -(_PROLOGUE.size + len(header)) % ALIGNMENT
+    return (
+        _PROLOGUE.pack(MAGIC, VERSION, kind, 0, len(header), 0, 0, number)
+        + header
+        + _ZEROS[:padding]
+    )
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """An object that is announced: what its header says, checked.
+
+    Attributes
+    ----------
+    schema : of the layout codec. Checked by its `rebuild`, not here
+    sizes : bytes of each buffer
+    size : bytes of all of them, as they lie in the segment
+    checksums : the CRC-32 of each buffer, or None
+    chunk : bytes of a compressed chunk before compression; 0: the body is as it will lie
+    is_series : the frame of one column is a Series
+    """
+
+    schema: Schema
+    sizes: list[int]
+    size: int
+    checksums: list[int] | None
+    chunk: int
+    is_series: bool
+
+
+def read_header(header: bytes | memoryview, size: int) -> Incoming:
+    """Read and check the header of an object with *size* bytes of data.
+
+    Raises
+    ------
+    FrameError : it is none, or its lengths do not add up to *size*.
+    """
+    try:
+        fields = unpack(header)
+    except SchemaError as error:
+        raise FrameError(f"header: {error}") from error
+    sizes = fields.get("buffers")
+    if type(sizes) is not list or len(sizes) > MAX_BUFFERS or not _are_counts(sizes, size):
+        raise FrameError("header 'buffers': a list of the buffers' lengths wanted")
+    schema = fields.get("schema")
+    if type(schema) is not dict or schema.get("kind") not in ("ndarray", "frame"):
+        raise FrameError("header 'schema': that of an ndarray or a frame wanted")
+    if place(sizes)[1] != size:
+        raise FrameError(f"header: buffers of {place(sizes)[1]} bytes announced, {size} to come")
+    checksums = fields.get("crc32")
+    if checksums is not None and (
+        type(checksums) is not list
+        or len(checksums) != len(sizes)
+        or not _are_counts(checksums, (1 << 32) - 1)
+    ):
+        raise FrameError("header 'crc32': a checksum for each buffer wanted")
+    codec, chunk = fields.get("codec"), fields.get("chunk", 0)
+    if codec not in (None, "blosc2"):
+        raise FrameError(f"header 'codec': 'blosc2' wanted, {codec!r:.40} found")
+    if codec is None:
+        chunk = 0
+    elif type(chunk) is not int or not 1 <= chunk <= 1 << 30:
+        raise FrameError(f"header 'chunk': between 1 byte and 1 GiB wanted, {chunk!r:.40} found")
+    is_series = fields.get("as") == "series"
+    if is_series and (schema["kind"] != "frame" or schema.get("cols") != 1):
+        raise FrameError("header 'as': a series is a frame of one column")
+    return Incoming(schema, sizes, size, checksums, chunk, is_series)
+
+
+def _are_counts(values: list[Any], most: int) -> bool:
+    return all(type(value) is int and 0 <= value <= most for value in values)
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """An object that is to be sent.
+
+    Attributes
+    ----------
+    head : prologue, header and padding
+    buffers : of the layout codec
+    size : bytes of the body, when it is not compressed
+    """
+
+    head: bytes
+    buffers: list[Buffer]
+    size: int
+
+    def parts(self) -> list[Any]:
+        """Give the body, part by part: views of the object's own memory where that is dense."""
+        parts: list[Any] = []
+        end = 0
+        for buffer in self.buffers:
+            padding = -end % ALIGNMENT
+            if padding:
+                parts.append(_ZEROS[:padding])
+            parts.extend(buffer.parts(_GATHER))
+            end += padding + buffer.nbytes
+        return parts
+
+
+def encode(obj: Any, *, checksum: bool = False, chunk: int = 0) -> Outgoing:
+    """Describe an object for the wire. Copies nothing, but reads all of it for a *checksum*.
+
+    Raises
+    ------
+    TypeError : it is no ndarray, DataFrame or Series, or holds Python objects that have no layout.
+    ValueError : its attrs are too large for a header.
+    """
+    fields: dict[str, Any] = {}
+    frame = _frame_of_series(obj)
+    if frame is not None:
+        obj = frame
+        fields["as"] = "series"
+    schema, buffers = describe(obj, keep_blocks=True)
+    if schema["kind"] not in ("ndarray", "frame"):
+        raise TypeError(
+            f"a {type(obj).__name__} cannot be sent: send an ndarray, DataFrame or Series"
+        )
+    sizes = [buffer.nbytes for buffer in buffers]
+    fields["schema"], fields["buffers"] = schema, sizes
+    if checksum:
+        fields["crc32"] = [_checksum(buffer) for buffer in buffers]
+    if chunk:
+        fields["codec"], fields["chunk"] = "blosc2", chunk
+    header = pack(fields)
+    size = place(sizes)[1]
+    prologue = _PROLOGUE.pack(MAGIC, VERSION, OBJECT, 0, len(header), 0, size, 0)
+    padding = -(len(prologue) + len(header)) % ALIGNMENT
+    return Outgoing(prologue + header + _ZEROS[:padding], buffers, size)
+
+
+def _checksum(buffer: Buffer) -> int:
+    crc = 0
+    for part in buffer.parts(_GATHER):
+        crc = zlib.crc32(part.data, crc)
+    return crc
+
+
+def _frame_of_series(obj: Any) -> Any:
+    """Return a Series as the frame of one column that SSeries keeps it as; None: it is none."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(obj, pandas.Series):
+        return None
+    from ..sseries import frame_of
+
+    return frame_of(obj)
