@@ -18,7 +18,7 @@ import os
 import struct
 from typing import Protocol
 
-from .errors import AccessDenied, FrameError
+from .errors import AccessDenied, FrameError, PeerGone
 
 __all__ = ["VERSION", "check_key", "shake_hands"]
 
@@ -88,7 +88,12 @@ def shake_hands(stream: Stream, key: bytes | None, *, is_listening: bool) -> Non
     proofs = [hmac.digest(key, role + hellos, hashlib.sha256) for role in _ROLES]
     if not is_listening:
         stream.write(proofs[0])
-    found = stream.read(32)
+    try:
+        found = stream.read(32)
+    except PeerGone as error:
+        if is_listening:
+            raise
+        raise AccessDenied("the peer did not accept our key: it has another") from error
     if not hmac.compare_digest(found, proofs[0 if is_listening else 1]):
         raise AccessDenied("the peer has another key")
     if is_listening:

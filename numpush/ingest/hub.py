@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .errors import LinkClosed, PeerGone
+from .errors import LinkClosed
 from .peer import Peer
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Hub:
         self.patience = patience
         self.is_closing = False
         self.acceptor: Acceptor | None = None  #: of a link that listens
-        self._lost: list[tuple[str, int]] = []  #: objects that peers ended without acknowledging
+        self._owing: list[Peer] = []  #: that ended without acknowledging all that was sent to them
         self._landed: collections.deque[tuple[Any, int]] = collections.deque()
         self._waiting_bytes = 0
         self._lock = threading.Condition()
@@ -117,7 +117,7 @@ class Hub:
         with self._lock:
             self._peers.remove(peer)
             if peer.n_unacknowledged:
-                self._lost.append((peer.name, peer.n_unacknowledged))
+                self._owing.append(peer)
             if peer.error is not None and not self.is_closing:
                 self._failures.append((peer.name, peer.error))
                 log.warning("%s: %s", peer.name, peer.error)
@@ -149,33 +149,32 @@ class Hub:
                     raise TimeoutError
                 self._lock.wait(0.2 if left is None else min(left, 0.2))
 
-    def check_lost(self) -> None:
-        """Raise PeerGone if peers have ended without acknowledging all that was sent; once."""
-        with self._lock:
-            lost, self._lost = self._lost, []
-        if lost:
-            raise PeerGone(
-                "objects that were not acknowledged before the peer ended: "
-                + ", ".join(f"{n} by {name}" for name, n in lost)
-            )
-
     @property
     def peers(self) -> list[Peer]:
         """Those that are connected."""
         with self._lock:
             return list(self._peers)
 
+    def flush(self, until: float | None) -> None:
+        """Wait until all that was sent is acknowledged; Peer.flush."""
+        with self._lock:
+            owing, self._owing = self._owing, []
+            peers = [*owing, *self._peers]
+        for peer in peers:
+            peer.flush(until)
+
     # -- what has landed
 
     def wait_until_wanted(self, size: int) -> None:
         """Wait until an object of *size* bytes may be received; rule (1)."""
-        if self._has_room(size):
+        if self.has_room(size):
             return
         with self._lock:
-            while not self._has_room(size) and not self.is_closing:
+            while not self.has_room(size) and not self.is_closing:
                 self._lock.wait()
 
-    def _has_room(self, size: int) -> bool:
+    def has_room(self, size: int) -> bool:
+        """Whether so much more may wait; rule (1)."""
         waiting = self._waiting_bytes
         return (not waiting or waiting + size <= AHEAD) and len(self._landed) < _MANY
 
@@ -221,7 +220,7 @@ class Hub:
         with self._lock:
             if self._landed:
                 obj, size = self._landed.popleft()
-                was_full = not self._has_room(size)
+                was_full = not self.has_room(size)
                 self._waiting_bytes -= size
                 if was_full or not self._waiting_bytes:
                     self._lock.notify_all()

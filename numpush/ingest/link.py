@@ -154,10 +154,7 @@ class Link:
         WaitTimeout : they have not, in time.
         PeerGone, PeerRefused : a connection ended before.
         """
-        until = None if timeout is None else time.monotonic() + timeout
-        for peer in self._hub.peers:
-            peer.flush(until)
-        self._hub.check_lost()
+        self._hub.flush(None if timeout is None else time.monotonic() + timeout)
 
     # -- news and the end
 
@@ -231,9 +228,6 @@ class Connection(Link):
         if self._hub.is_closing:
             raise LinkClosed("the link is closed")
         return self._peer  # which says why it has ended, if it has
-
-    def flush(self, timeout: float | None = None) -> None:
-        self._peer.flush(None if timeout is None else time.monotonic() + timeout)
 
 
 class Listener(Link):

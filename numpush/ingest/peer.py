@@ -110,8 +110,11 @@ class Peer:
         header = stream.read(prologue.padded_header_size)[: prologue.header_size]
         incoming = wire.read_header(header, prologue.body_size)
         check_size(incoming.size, hub.max_bytes)
+        is_small = Arena.takes(incoming)
+        if not (is_small and hub.has_room(incoming.size)):
+            self._acknowledge()  # what comes next may take a while
         hub.wait_until_wanted(incoming.size)
-        if Arena.takes(incoming):
+        if is_small:
             body = stream.read(incoming.size)
             obj = wait_for_room(
                 lambda: self._arena.land(incoming, body), hub.patience, hub.is_closed
@@ -142,7 +145,7 @@ class Peer:
                 self._writing.release()
 
     def _fail(self, error: Exception) -> None:
-        self.error = error
+        self._set_error(error)
         if isinstance(error, FrameError | SegmentFull | ImportError):
             text = str(error).partition("\n")[0]
             if self._writing.acquire(timeout=1):
@@ -153,6 +156,10 @@ class Peer:
                         )
                 finally:
                     self._writing.release()
+
+    def _set_error(self, error: Exception) -> None:
+        """Say why the connection ends, if nobody has."""
+        self.error = self.error or _without_frames(error)
 
     def _end(self) -> None:
         self.ended = True
@@ -199,10 +206,13 @@ class Peer:
                 ) from None
             except PeerGone as error:
                 self._stream.shutdown()
-                self._is_over.wait(1)  # it may have read why
+                self._is_over.wait(1)  # the thread may have read why
                 raise self._why(error) from error
             finally:
                 if not is_whole:
+                    self._set_error(
+                        PeerGone("the connection was closed, an object being half sent")
+                    )
                     self._stream.shutdown()
         finally:
             self._writing.release()
@@ -233,6 +243,7 @@ class Peer:
                 if self.ended:
                     error = self._why()
                     error.add_note(f"{self.n_unacknowledged} objects were not acknowledged")
+                    self._n_acknowledged = self._n_sent  # it is told once
                     raise error
                 self._news.wait(_until(until, 0.2))
                 if self.n_unacknowledged and until is not None and time.monotonic() > until:
@@ -273,6 +284,15 @@ class _Plain:
 
     def write(self, data: bytes) -> None:
         self._stream.write(data)
+
+
+def _without_frames(error: Exception) -> Exception:
+    """Return an error that is to be kept, so that it keeps no object of the functions it came from."""
+    found: BaseException | None = error
+    while found is not None:
+        found.__traceback__ = None
+        found = found.__cause__ or found.__context__
+    return error
 
 
 def _until(until: float | None, most: float | None = None) -> float:
