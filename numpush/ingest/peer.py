@@ -223,7 +223,11 @@ class Peer:
     def _why(self, error: Exception | None = None) -> Exception:
         found = self.error or error or PeerGone("the connection has ended")
         kind = type(found) if isinstance(found, IngestError) else PeerGone
-        return kind(f"{self.name}: {found}")
+        told = kind(f"{self.name}: {found}")
+        if self.n_unacknowledged:
+            told.add_note(f"{self.n_unacknowledged} objects sent before were not acknowledged")
+            self._n_acknowledged = self._n_sent  # it is told once
+        return told
 
     @property
     def n_unacknowledged(self) -> int:
@@ -241,10 +245,7 @@ class Peer:
         with self._news:
             while self.n_unacknowledged:
                 if self.ended:
-                    error = self._why()
-                    error.add_note(f"{self.n_unacknowledged} objects were not acknowledged")
-                    self._n_acknowledged = self._n_sent  # it is told once
-                    raise error
+                    raise self._why()
                 self._news.wait(_until(until, 0.2))
                 if self.n_unacknowledged and until is not None and time.monotonic() > until:
                     raise WaitTimeout(
