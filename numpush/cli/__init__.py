@@ -1,7 +1,7 @@
-"""The command `numpush`: what lies in shared memory, and whether this machine is fit for it.
+"""The command `numpush`: what lies in shared memory, what comes and goes, and whether this machine is fit.
 
 Exit codes: 0 done; 1 something failed (the message is on stderr); 2 the command line was wrong;
-130 Ctrl-C (but 0 from `top`, which has no other end).
+130 Ctrl-C (but 0 from `top` and `listen`, which have no other end).
 
 Only what a subcommand needs is imported, when it runs.
 """
@@ -12,6 +12,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+
+from ..errors import NumpushError
 
 __all__ = ["main"]
 
@@ -61,6 +63,32 @@ def parser() -> argparse.ArgumentParser:
         "names", nargs="+", metavar="NAME", help="a name, or 8 or more of a random name's digits"
     )
     doctor = commands.add_parser("doctor", help="check this machine, and say what to type")
+    send = commands.add_parser(
+        "send", help="send a file to who listens: numpush listen, or a program"
+    )
+    send.add_argument(
+        "url", metavar="URL", help="tcp://HOST:PORT, tls+tcp://HOST:PORT, unix:///PATH"
+    )
+    send.add_argument(
+        "path",
+        metavar="FILE",
+        help=".npy, .parquet, .feather, .arrow, .csv; or - for .npy on stdin",
+    )
+    send.add_argument("--compress", choices=("lz4", "zstd"), help="for slow links")
+    send.add_argument(
+        "--timeout", type=_positive, default=30.0, metavar="SECONDS", help="to wait for a peer (30)"
+    )
+    listen = commands.add_parser(
+        "listen", help="receive objects into shared memory, and print them"
+    )
+    listen.add_argument("url", metavar="URL", help="tcp://127.0.0.1:9000; port 0: any")
+    listen.add_argument("--name", help="publish the latest under this name")
+    listen.add_argument("--save", metavar="DIR", help="write each to DIR, as .npy or .parquet")
+    listen.add_argument("--count", type=_count, metavar="N", help="receive N objects")
+    listen.add_argument("--max-bytes", type=_count, metavar="N", help="refuse larger objects")
+    listen.add_argument("--insecure", action="store_true", help="let anybody connect")
+    for command in (send, listen):
+        command.add_argument("--key-file", metavar="FILE", help="a secret that both ends have")
     for command in (ls, gc, doctor):
         command.add_argument("--json", action="store_true", help="print JSON")
     return top
@@ -74,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from . import doctor
 
             code = doctor.run(as_json=args.json)
+        elif args.command in ("send", "listen"):
+            code = _link(args)
         else:
             from . import segments
 
@@ -87,11 +117,33 @@ def main(argv: Sequence[str] | None = None) -> int:
                 code = segments.rm(args.names)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        return 0 if args.command == "top" else 130
+        return 0 if args.command in ("top", "listen") else 130
     except BrokenPipeError:  # `numpush ls | head`: nobody reads on, and the exit must not complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
-    except (OSError, ImportError) as error:
+    except (OSError, ImportError, ValueError, NumpushError) as error:
         print(f"numpush {args.command}: {error}", file=sys.stderr)
         return 1
     return code
+
+
+def _link(args: argparse.Namespace) -> int:
+    from . import link
+
+    if args.command == "send":
+        return link.send(
+            args.url,
+            args.path,
+            key_file=args.key_file,
+            compress=args.compress,
+            timeout=args.timeout,
+        )
+    return link.listen(
+        args.url,
+        key_file=args.key_file,
+        name=args.name,
+        save=args.save,
+        count=args.count,
+        max_bytes=args.max_bytes,
+        insecure=args.insecure,
+    )

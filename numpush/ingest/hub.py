@@ -78,6 +78,7 @@ class Hub:
         self.max_bytes = max_bytes
         self.patience = patience
         self.is_closing = False
+        self.progress: Callable[[int], object] | None = None  #: who shows progress
         self.acceptor: Acceptor | None = None  #: of a link that listens
         self._owing: list[Peer] = []  #: that ended without acknowledging all that was sent to them
         self._landed: collections.deque[tuple[Any, int]] = collections.deque()
@@ -185,10 +186,8 @@ class Hub:
         """Know that bytes came, for who shows progress."""
         if not self._first:
             self._first = time.monotonic()
-        self.progress(n)
-
-    def progress(self, n: int) -> None:
-        """To be replaced by who shows progress; called by the threads of the peers."""
+        if self.progress is not None:
+            self.progress(n)
 
     def deliver(self, obj: Any, size: int) -> None:
         """Put down an object that is whole."""

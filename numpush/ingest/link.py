@@ -11,7 +11,7 @@ import contextlib
 import functools
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -161,6 +161,10 @@ class Link:
     def statistics(self) -> Statistics:
         """Return what was received and sent so far, how fast, and who is connected."""
         return self._hub.statistics()
+
+    def on_progress(self, call: Callable[[int], object]) -> None:
+        """Have *call* called with the number of bytes whenever some have come, by several threads."""
+        self._hub.progress = call
 
     def close(self) -> None:
         """Say goodbye to the peers, and end. What has landed and was not asked for is let go of.
