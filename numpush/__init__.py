@@ -48,10 +48,13 @@ __all__ = [
     "attach",
     "errors",
     "gc",
+    "ingest",
     "install",
     "publish",
+    "recv",
     "remove",
     "segments",
+    "send",
     "share",
     "shmem",
     "uninstall",
@@ -71,6 +74,8 @@ _HOME = {
     "segments": "overview",
     "gc": "overview",
     "remove": "overview",
+    "recv": "ingest",
+    "send": "ingest",
     "share": "sharing",
     "Pool": "pool",
     "RemoteError": "pool",
@@ -78,10 +83,10 @@ _HOME = {
     "install": "installing",
     "uninstall": "installing",
 }
-_MODULES = ("atomic", "errors", "shmem")
+_MODULES = ("atomic", "errors", "ingest", "shmem")
 
 if TYPE_CHECKING:
-    from . import atomic, errors, shmem
+    from . import atomic, errors, ingest, shmem
     from .attaching import attach, publish, withdraw
     from .channel import Channel
     from .errors import (
@@ -99,6 +104,7 @@ if TYPE_CHECKING:
         WaitTimeout,
     )
     from .handle import Handle
+    from .ingest import recv, send
     from .installing import install, uninstall
     from .overview import gc, remove, segments
     from .pool import Pool, RemoteError, WorkerDied

@@ -11,8 +11,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
+import numpush
 import processes
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -178,3 +181,21 @@ def test_shared_series_counts_exactly(namespace: str) -> None:
     total, said = re.search(r"^([\d,]+) in all; the workers say ([\d,]+)$", text, re.M).groups()
     assert total == said == f"{sum(towns):,}"
     assert len(towns) == 4
+
+
+def test_plain_receiver_reads_what_numpush_sends(namespace: str) -> None:
+    key = "a key that both ends have"
+    receiver = subprocess.Popen(
+        command("plain_receiver.py", "0", key), stdout=subprocess.PIPE, text=True
+    )
+    url = receiver.stdout.readline().split()[-1]
+    frame = pd.DataFrame({"a": [1.5, 2.5], "b": [1, 2], "c": [3.5, 4.5]})
+    with numpush.ingest.connect(url, key=key, checksum=True) as link:
+        for obj in (np.arange(6).reshape(2, 3), numpush.SArray(np.ones(3)), frame):
+            link.send(obj)
+    text, _ = receiver.communicate(timeout=processes.LIMIT)
+    assert receiver.returncode == 0
+    assert text.splitlines()[:3] == ["[[0 1 2]", " [3 4 5]]", "[1. 1. 1.]"]
+    assert "0: array([1.5, 2.5])" in text
+    assert "2: array([3.5, 4.5])" in text
+    assert "1: array([1, 2])" in text
