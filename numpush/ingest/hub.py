@@ -189,17 +189,18 @@ class Hub:
         if self.progress is not None:
             self.progress(n)
 
-    def deliver(self, obj: Any, size: int) -> None:
-        """Put down an object that is whole."""
+    def deliver(self, landed: list[tuple[Any, int]]) -> None:
+        """Put down objects that are whole, each with its bytes."""
+        size = sum(size for _, size in landed)
         with self._lock:
             now = time.monotonic()
             self._first = self._first or now
             self._last = now
-            self._n_objects += 1
+            self._n_objects += len(landed)
             self._n_bytes += size
             if self.is_closing:
                 return
-            self._landed.append((obj, size))
+            self._landed.extend(landed)
             self._waiting_bytes += size
             self._notify()
 

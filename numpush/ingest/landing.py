@@ -26,14 +26,12 @@ from ..shm.segment import Segment
 from . import compress
 from .errors import FrameError
 from .stream import SocketStream
-from .wire import Incoming
+from .wire import SMALL, Incoming
 
 __all__ = ["Arena", "Landing", "check_size", "wait_for_room"]
 
 Raw = NDArray[np.uint8]
 
-#: Arrays up to this size share segments: making a segment takes as long as moving 200 KiB.
-SMALL = 32 << 10
 _ARENA = 1 << 20
 _ALIGNMENT = 64
 _LOOK_EVERY = 0.05  #: seconds between two tries to get memory
@@ -48,6 +46,8 @@ def check_size(size: int, max_bytes: int | None) -> None:
     """
     if max_bytes is not None and size > max_bytes:
         raise FrameError(f"an object of {size} bytes announced, at most {max_bytes} (max_bytes)")
+    if size <= SMALL:
+        return
     total = space.room(size).total
     if size > total:
         raise FrameError(

@@ -1,8 +1,8 @@
 """One connection of a link: a thread that reads it, and a lock for who writes to it.
 
 (1) The thread ends with the connection, for whatever reason, and tells its hub why.
-(2) What is acknowledged is whole in the receiver's memory. Small objects are acknowledged together,
-    when no more of them can be read without waiting.
+(2) What is acknowledged is whole in the receiver's memory. Small objects are handed to the hub, and
+    acknowledged, together: when no more of them can be read without waiting.
 (3) A write that fails half-way, also by Ctrl-C, ends the connection: the peer could not make out
     where the next object begins.
 """
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .hub import Hub
 
 __all__ = ["Peer"]
+
+_TOGETHER = 256  #: small objects that are handed over together, at most
 
 
 class Peer:
@@ -53,6 +55,8 @@ class Peer:
         self._writing = threading.Lock()
         self._landing: Landing | None = None
         self._arena = Arena()
+        self._last_head: tuple[bytes, int] | None = None
+        self._landed: list[tuple[Any, int]] = []  #: small ones, to be handed over together
         self._n_landed = 0
         self._n_sent = 0
         self._n_acknowledged = 0
@@ -85,7 +89,7 @@ class Peer:
         stream = self._stream
         while True:
             if stream.buffered < wire.PROLOGUE_SIZE:
-                self._acknowledge()
+                self._hand_over()
             data = stream.read(wire.PROLOGUE_SIZE, at_rest=True)
             if not data:
                 if not self.said_bye and not self._hub.is_closing:
@@ -107,29 +111,40 @@ class Peer:
 
     def _land(self, prologue: wire.Prologue) -> None:
         hub, stream = self._hub, self._stream
-        header = stream.read(prologue.padded_header_size)[: prologue.header_size]
-        incoming = wire.read_header(header, prologue.body_size)
+        header = bytes(stream.read(prologue.padded_header_size)[: prologue.header_size])
+        if (header, prologue.body_size) != self._last_head:  # mostly they are all of one kind
+            self._incoming = wire.read_header(header, prologue.body_size)
+            self._last_head = header, prologue.body_size
+        incoming = self._incoming
         check_size(incoming.size, hub.max_bytes)
         is_small = Arena.takes(incoming)
-        if not (is_small and hub.has_room(incoming.size)):
-            self._acknowledge()  # what comes next may take a while
-        hub.wait_until_wanted(incoming.size)
+        if not is_small or len(self._landed) >= _TOGETHER or not hub.has_room(incoming.size):
+            self._hand_over()  # what comes next may take a while
+            hub.wait_until_wanted(incoming.size)
         if is_small:
             body = stream.read(incoming.size)
             obj = wait_for_room(
                 lambda: self._arena.land(incoming, body), hub.patience, hub.is_closed
             )
-        else:
-            landing = wait_for_room(lambda: Landing(incoming), hub.patience, hub.is_closed)
-            self._landing = landing
-            try:
-                landing.receive(stream, hub.count_bytes)
-                obj = landing.finish()
-            finally:
-                self._landing = None
-                landing.abandon()
-        self._n_landed += 1
-        hub.deliver(obj, incoming.size)
+            self._landed.append((obj, incoming.size))
+            return
+        landing = wait_for_room(lambda: Landing(incoming), hub.patience, hub.is_closed)
+        self._landing = landing
+        try:
+            landing.receive(stream, hub.count_bytes)
+            self._landed.append((landing.finish(), incoming.size))
+        finally:
+            self._landing = None
+            landing.abandon()
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give what has landed to the hub, and acknowledge it; rule (2)."""
+        if self._landed:
+            self._hub.deliver(self._landed)
+            self._n_landed += len(self._landed)
+            self._landed = []
+        self._acknowledge()
 
     def _acknowledge(self) -> None:
         """Say what landed; or leave it to who is writing just now, for that may wait for the peer.
@@ -162,6 +177,9 @@ class Peer:
         self.error = self.error or _without_frames(error)
 
     def _end(self) -> None:
+        if self._landed:
+            self._hub.deliver(self._landed)
+            self._landed = []
         self.ended = True
         self._is_over.set()
         self._stream.shutdown()
@@ -272,6 +290,7 @@ class Peer:
         if self._landing is not None:
             self._landing.abandon()
         self._arena.abandon()
+        self._landed.clear()
 
 
 class _Plain:

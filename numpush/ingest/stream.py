@@ -245,7 +245,7 @@ class SocketStream:
         """
         sizes = [memoryview(part).nbytes for part in parts]
         if sum(sizes) < _LARGE:
-            self._send(memoryview(b"".join(parts)), False, until)
+            self._send_small(b"".join(parts), until)
             return
         for i, part in enumerate(parts):
             found = self._find_file(part) if self.sends_pages and sizes[i] >= _LARGE else None
@@ -255,6 +255,16 @@ class SocketStream:
                     self._send_file(fd, offset, sizes[i], until)
             elif sizes[i]:
                 self._send(memoryview(part), i + 1 < len(parts), until)
+
+    def _send_small(self, data: bytes, until: float | None) -> None:
+        try:
+            n = self._sock.send(data)
+        except BlockingIOError:
+            n = 0
+        except OSError as error:
+            raise self._gone(error) from error
+        if n < len(data):
+            self._send(memoryview(data)[n:], False, until)
 
     @staticmethod
     def _find_file(part: Any) -> tuple[Segment, int] | None:
@@ -375,6 +385,9 @@ class TlsStream(SocketStream):
                 raise PeerGone(f"the peer ended {size - done} bytes before the end of an object")
             done += n
             progress(n)
+
+    def _send_small(self, data: bytes, until: float | None) -> None:
+        self._send(memoryview(data), False, until)
 
     def _send(self, data: memoryview, more: bool, until: float | None) -> None:
         while len(data):

@@ -32,6 +32,7 @@ __all__ = [
     "OBJECT",
     "PROLOGUE_SIZE",
     "REFUSED",
+    "SMALL",
     "Incoming",
     "Outgoing",
     "Prologue",
@@ -60,6 +61,11 @@ MAX_BUFFERS = 1 << 20
 #: What is not dense is gathered in parts of so many bytes, when it is sent.
 _GATHER = 4 << 20
 _ZEROS = bytes(ALIGNMENT)
+#: Arrays up to this size are sent as one piece of bytes, and share segments where they land: making a
+#: segment takes as long as moving 200 KiB.
+SMALL = 32 << 10
+_heads: dict[tuple[np.dtype[Any], tuple[int, ...]], bytes] = {}
+_MAX_HEADS = 256
 
 
 class Prologue(NamedTuple):
@@ -182,14 +188,18 @@ class Outgoing:
     head : prologue, header and padding
     buffers : of the layout codec
     size : bytes of the body, when it is not compressed
+    body : all of the body, where it is small
     """
 
     head: bytes
     buffers: list[Buffer]
     size: int
+    body: bytes | None = None
 
     def parts(self) -> list[Any]:
         """Give the body, part by part: views of the object's own memory where that is dense."""
+        if self.body is not None:
+            return [self.body]
         parts: list[Any] = []
         end = 0
         for buffer in self.buffers:
@@ -209,6 +219,21 @@ def encode(obj: Any, *, checksum: bool = False, chunk: int = 0) -> Outgoing:
     TypeError : it is no ndarray, DataFrame or Series, or holds Python objects that have no layout.
     ValueError : its attrs are too large for a header.
     """
+    is_small = isinstance(obj, np.ndarray) and obj.nbytes <= SMALL and obj.flags.c_contiguous
+    if not is_small or checksum or chunk:
+        return _encode(obj, checksum, chunk)
+    # Many small arrays are mostly of one kind, and describing one takes longer than sending it.
+    kind = obj.dtype, obj.shape
+    head = _heads.get(kind)
+    if head is None:
+        head = _encode(obj, False, 0).head
+        if len(_heads) >= _MAX_HEADS:
+            _heads.clear()
+        _heads[kind] = head
+    return Outgoing(head, [], obj.nbytes, obj.tobytes())
+
+
+def _encode(obj: Any, checksum: bool, chunk: int) -> Outgoing:
     fields: dict[str, Any] = {}
     frame = _frame_of_series(obj)
     if frame is not None:
