@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import numpush.ffi.stream
 import processes
 from ingest_links import LIMIT, TRANSPORTS, contexts, link, threads, url_of
 from numpush import SArray, SDataFrame, SSeries, WaitTimeout, ingest
@@ -148,6 +150,21 @@ class TestObjects:
             for size in (1, 4095, 4096, 65_537, 3_333_333, 3_333_333):
                 connection.send(array[:size])
                 assert np.array_equal(listener.recv(LIMIT), array[:size])
+
+    @pytest.mark.parametrize("io", ["auto", "splice"])
+    def test_where_splice_is_not_to_be_had_recv_is(self, io, tmp_path, monkeypatch):
+        tried = []
+
+        def no_splice(*args):
+            tried.append(args)
+            return 0, errno.EINVAL
+
+        monkeypatch.setattr(numpush.ffi.stream, "splice", no_splice)
+        with link("tcp", tmp_path, io=io) as (listener, connection):
+            for _ in range(3):
+                connection.send(np.arange(100_000))
+                assert listener.recv(LIMIT)[-1] == 99_999
+        assert len(tried) == 1
 
     def test_compressed_and_with_checksums(self, tmp_path):
         frame = mixed_frame(99_999)

@@ -256,11 +256,15 @@ def check_splice() -> Finding:
             os.splice(reader, fd, len(wanted), offset_dst=0)
             got = os.pread(fd, len(wanted), 0)
     except OSError as error:
-        return Finding("note", f"no ({error.strerror}): recv is used", "use a Linux kernel")
+        return Finding(
+            "note", f"no ({error.strerror}): io='auto' receives by recv alone", "use a Linux kernel"
+        )
     finally:
         os.close(reader)
         os.close(writer)
-    return Finding("ok" if got == wanted else "fail", f"{len(got)} bytes went from a pipe to tmpfs")
+    if got != wanted:
+        return Finding("fail", f"{len(got)} of {len(wanted)} bytes went from a pipe to tmpfs")
+    return Finding("ok", "io='auto' receives by splice into fresh memory, by recv into warm")
 
 
 def check_tipc() -> Finding:
@@ -342,7 +346,7 @@ def check_versions() -> Finding:
 
 def check_optional() -> Finding:
     """Optional parts that numpush works with when they are there."""
-    names = ["pyarrow", "numba", "joblib", "loky"]
+    names = ["pyarrow", "numba", "joblib", "blosc2"]
     versions = {name: _version(name) for name in names}
     found = ", ".join(f"{name} {version or '-'}" for name, version in versions.items())
     missing = [name for name, version in versions.items() if version is None]

@@ -13,7 +13,7 @@ import contextlib
 import ssl
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..shm.errors import SegmentFull, WaitTimeout
 from . import compress, wire

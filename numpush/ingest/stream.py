@@ -59,6 +59,10 @@ _KEEP_ALIVE = (
 )
 
 
+class _CannotSplice(Exception):
+    """This kernel has no splice from this kind of socket, or into tmpfs."""
+
+
 class SocketStream:
     """A connected TCP or unix socket.
 
@@ -158,12 +162,15 @@ class SocketStream:
         if done == size:
             return
         is_fresh = segment.is_fresh and size >= _LARGE
-        if self.io == "splice" or (self.io == "auto" and is_fresh):
-            with segment.opened() as fd:
-                self._splice(fd, segment.data_offset + done, size - done, progress)
-        else:
-            self._recv(mapping.address + done, size - done, progress)
-            mapping.is_hot = mapping.is_hot or size >= segment.data_size
+        if self.io == "splice" or (self.io != "recv" and is_fresh):
+            try:
+                with segment.opened() as fd:
+                    self._splice(fd, segment.data_offset + done, size - done, progress)
+                return
+            except _CannotSplice:
+                self.io = "recv"
+        self._recv(mapping.address + done, size - done, progress)
+        mapping.is_hot = mapping.is_hot or size >= segment.data_size
 
     def _splice(self, fd: int, offset: int, size: int, progress: Callable[[int], None]) -> None:
         if self._pipe is None:
@@ -201,6 +208,8 @@ class SocketStream:
                     f"the peer was silent for {self.patience:g} s, {size - done} bytes before the "
                     "end of an object"
                 )
+            if code in (errno.EINVAL, errno.ENOSYS) and not done:
+                raise _CannotSplice
             if code not in (0, errno.EAGAIN, errno.EINTR):
                 raise self._gone(OSError(code, os.strerror(code)))
 
