@@ -13,8 +13,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ..errors import NumpushError
-
 __all__ = ["main"]
 
 
@@ -121,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `numpush ls | head`: nobody reads on, and the exit must not complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
-    except (OSError, ImportError, ValueError, NumpushError) as error:
+    except (OSError, ImportError, ValueError, MemoryError) as error:
         print(f"numpush {args.command}: {error}", file=sys.stderr)
         return 1
     return code
