@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from . import landing
 from .errors import LinkClosed
 from .peer import Peer
 
@@ -92,6 +93,7 @@ class Hub:
         self._wakers: set[Callable[[], None]] = set()
         self._n_objects = self._n_bytes = self._n_sent = self._n_sent_bytes = 0
         self._first = self._last = 0.0
+        landing.load()
         _hubs.add(self)
 
     # -- peers come and go

@@ -4,7 +4,8 @@
     segment is committed then, and goes by itself when it is dropped before.
 (2) While bytes come, no local variable of the receiving thread holds the segment's memory, only the
     `Landing` does, which `abandon` empties: a child forked at that moment keeps nothing of it.
-(3) With no room in shared memory the receiver waits, and the sender with it.
+(3) Nothing is imported by a receiving thread: see `load`.
+(4) With no room in shared memory the receiver waits, and the sender with it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import blocks
-from ..layout import SchemaError, rebuild
+from ..layout import SchemaError, describe, rebuild
 from ..sarray import SArray
 from ..shm import space
 from ..shm.errors import SegmentFull
@@ -28,13 +29,26 @@ from .errors import FrameError
 from .stream import SocketStream
 from .wire import SMALL, Incoming
 
-__all__ = ["Arena", "Landing", "check_size", "wait_for_room"]
+__all__ = ["Arena", "Landing", "check_size", "load", "validate", "wait_for_room"]
 
 Raw = NDArray[np.uint8]
 
 _ARENA = 1 << 20
 _ALIGNMENT = 64
 _LOOK_EVERY = 0.05  #: seconds between two tries to get memory
+
+
+def load() -> None:
+    """Import what landing needs, pandas included, before there is a thread that lands something.
+
+    A child that is forked while another thread imports a module waits for ever for that module.
+    """
+    import pandas as pd
+
+    from .. import attaching, sseries
+
+    describe(pd.DataFrame({"text": ["a"]}))  # has the codec import its modules
+    del attaching, sseries
 
 
 def check_size(size: int, max_bytes: int | None) -> None:
