@@ -11,7 +11,7 @@ BIN = $(VENV)/bin
 SOURCES = pyproject.toml setup.py ffi/_build.py $(wildcard ffi/csrc/*.[ch])
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-pandas test-pandas22 test-tipc lint typecheck bench sanitize build clean
+.PHONY: help demo test test-pandas test-pandas22 test-tipc fuzz lint typecheck bench sanitize build clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -37,6 +37,9 @@ FRAME_TESTS ?= $(wildcard tests/test_layout_*.py tests/test_sdataframe*.py tests
 test-pandas22: ## our own tests of frames with pandas 2.2, in .venv-pandas22
 	@$(MAKE) --no-print-directory VENV=.venv-pandas22 .venv-pandas22/.installed-pandas22
 	.venv-pandas22/bin/pytest -n auto -m "not crash and not system" $(PYTEST_ARGS) $(FRAME_TESTS)
+
+fuzz: $(VENV)/.installed-test ## a million damaged inputs for every parser of the wire (some minutes)
+	$(BIN)/python tests/fuzz_ingest.py
 
 lint: $(VENV)/.installed-dev ## ruff: rules and form
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """A receiver of numpush objects that does not import numpush: docs/wire.md in 60 lines.
 
-    python examples/plain_receiver.py 9000 [key]      then send it arrays and numeric frames:
-    python -c "import numpush, numpy as np; numpush.ingest.send('tcp://127.0.0.1:9000', np.arange(5))"
+python examples/plain_receiver.py 9000 [key]      then send it arrays and numeric frames:
+python -c "import numpush, numpy as np; numpush.ingest.send('tcp://127.0.0.1:9000', np.arange(5))"
 """
 
 import hmac

@@ -199,3 +199,11 @@ def test_plain_receiver_reads_what_numpush_sends(namespace: str) -> None:
     assert "0: array([1.5, 2.5])" in text
     assert "2: array([3.5, 4.5])" in text
     assert "1: array([1, 2])" in text
+
+
+def test_pipeline_prices_what_lands(namespace: str) -> None:
+    text = run(namespace, "pipeline.py", "--frames", "4", "--rows", "40000", "--processes", "2")
+    assert len(re.findall(r"4 frames, 4 MB, received and priced at [\d.]+ GB/s", text)) == 2
+    totals = re.findall(r"^  (AAA [\d,]+, BBB [\d,]+, CCC [\d,]+, DDD [\d,]+)$", text, re.M)
+    assert len(totals) == 2
+    assert totals[0] == totals[1]  # the same trades, both ways
