@@ -17,7 +17,7 @@ from .shm import naming, process
 from .shm.errors import SegmentDamaged
 from .shm.segment import Segment
 
-__all__ = ["WRITE_FROM", "allocate", "place", "read", "store", "view"]
+__all__ = ["WRITE_FROM", "allocate", "fill", "place", "read", "store", "view"]
 
 Raw = NDArray[np.uint8]
 WRITE_FROM = 1 << 20  #: smaller copies go through the mapping
@@ -61,18 +61,23 @@ def store(
     segment, token, raw = allocate(
         schema, [buffer.nbytes for buffer in buffers], name=name, reserve=reserve
     )
+    fill(
+        segment,
+        [pair for buffer, dest in zip(buffers, raw, strict=True) for pair in buffer.copies(dest)],
+    )
+    segment.commit()
+    return segment, token, raw
+
+
+def fill(segment: Segment, pairs: list[tuple[Any, Any]]) -> None:
+    """Copy to each target, in a segment that is not committed, its source: as `copying` does best."""
     mapping = segment.mappings["rw"]
-    pairs = [
-        pair for buffer, dest in zip(buffers, raw, strict=True) for pair in buffer.copies(dest)
-    ]
     if segment.is_fresh and segment.data_size >= WRITE_FROM:
         with segment.opened() as fd:
             write_all(fd, segment.data_offset, mapping.address, pairs)
     else:
         copy_all(pairs, populate=not mapping.is_hot and segment.data_size >= WRITE_FROM)
         mapping.is_hot = True
-    segment.commit()
-    return segment, token, raw
 
 
 def _cut(places: list[list[int]], buf: Any) -> list[Raw]:

@@ -17,14 +17,14 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import landing
 from .errors import LinkClosed
 from .peer import Peer
+from .receiving import Receiver
 
 if TYPE_CHECKING:
-    from .acceptor import Acceptor
     from .stream import SocketStream
 
 __all__ = ["AHEAD", "Hub", "Statistics"]
@@ -66,6 +66,16 @@ class Statistics:
     failures: tuple[tuple[str, Exception], ...]
 
 
+class Entrance(Protocol):
+    """What makes connections: an Acceptor, say."""
+
+    def close(self) -> None:
+        """End it, and its thread."""
+
+    def forget(self) -> None:
+        """In the child of a fork: close the copies."""
+
+
 class Hub:
     """The state of a link.
 
@@ -80,12 +90,12 @@ class Hub:
         self.patience = patience
         self.is_closing = False
         self.progress: Callable[[int], object] | None = None  #: who shows progress
-        self.acceptor: Acceptor | None = None  #: of a link that listens
-        self._owing: list[Peer] = []  #: that ended without acknowledging all that was sent to them
+        self.acceptor: Entrance | None = None  #: where connections come from
+        self._owing: list[Receiver] = []  #: that ended without acknowledging all that was sent
         self._landed: collections.deque[tuple[Any, int]] = collections.deque()
         self._waiting_bytes = 0
         self._lock = threading.Condition()
-        self._peers: list[Peer] = []
+        self._peers: list[Receiver] = []
         self._next_peer = 0
         self._failures: collections.deque[tuple[str, Exception]] = collections.deque(
             maxlen=_N_FAILURES
@@ -98,40 +108,54 @@ class Hub:
 
     # -- peers come and go
 
-    def meet(self, stream: SocketStream, name: str, *, is_listening: bool) -> Peer:
+    def meet(self, stream: SocketStream, name: str, *, is_listening: bool) -> Receiver:
         """Take a connection over."""
-        peer = Peer(self, stream, name, is_listening=is_listening)
+        peer = self._make_peer(stream, name, is_listening)
+        try:
+            self.admit(peer)
+        except LinkClosed:
+            stream.close()
+            raise
+        return peer
+
+    def admit(self, peer: Receiver) -> None:
+        """Have a peer start, and know of it."""
         with self._lock:
             if self.is_closing:
-                stream.close()
                 raise LinkClosed("the link is closed")
             self._peers.append(peer)
         peer.start()
-        return peer
 
-    def welcome(self, peer: Peer) -> None:
+    def _make_peer(self, stream: SocketStream, name: str, is_listening: bool) -> Receiver:
+        return Peer(self, stream, name, is_listening=is_listening)
+
+    def welcome(self, peer: Receiver) -> None:
         """Know that a peer has shaken hands: it can be sent to."""
         with self._lock:
             peer.is_welcome = True
             self._lock.notify_all()
 
-    def part(self, peer: Peer) -> None:
+    def part(self, peer: Receiver) -> None:
         """Know that a connection has ended."""
         with self._lock:
             self._peers.remove(peer)
             if peer.n_unacknowledged:
                 self._owing.append(peer)
             if peer.error is not None and not self.is_closing:
-                self._failures.append((peer.name, peer.error))
-                log.warning("%s: %s", peer.name, peer.error)
+                self.record(peer.name, peer.error)
             self._notify()
+
+    def record(self, name: str, error: Exception) -> None:
+        """Know of a failure."""
+        self._failures.append((name, error))
+        log.warning("%s: %s", name, error)
 
     @staticmethod
     def report(error: Exception) -> None:
         """Log an error that nobody expected, with its traceback."""
         log.error("a connection ended by an error of numpush's own", exc_info=error)
 
-    def find_peer(self, until: float | None) -> Peer:
+    def find_peer(self, until: float | None) -> Receiver:
         """Wait for a peer and return it, each in turn.
 
         Raises
@@ -153,7 +177,7 @@ class Hub:
                 self._lock.wait(0.2 if left is None else min(left, 0.2))
 
     @property
-    def peers(self) -> list[Peer]:
+    def peers(self) -> list[Receiver]:
         """Those that are connected."""
         with self._lock:
             return list(self._peers)
@@ -168,21 +192,19 @@ class Hub:
 
     # -- what has landed
 
-    def wait_until_wanted(self, size: int) -> None:
-        """Wait until an object of *size* bytes may be received; rule (1)."""
+    def wait_until_wanted(self, size: int, seconds: float) -> bool:
+        """Wait, at most so long, until an object of *size* bytes may be received; rule (1)."""
         if self.has_room(size):
-            return
+            return True
         with self._lock:
-            while not self.has_room(size) and not self.is_closing:
-                self._lock.wait()
+            if not self.has_room(size) and not self.is_closing:
+                self._lock.wait(seconds)
+            return self.has_room(size) or self.is_closing
 
     def has_room(self, size: int) -> bool:
         """Whether so much more may wait; rule (1)."""
         waiting = self._waiting_bytes
         return (not waiting or waiting + size <= AHEAD) and len(self._landed) < _MANY
-
-    def is_closed(self) -> bool:
-        return self.is_closing
 
     def count_bytes(self, n: int) -> None:
         """Know that bytes came, for who shows progress."""

@@ -92,6 +92,7 @@ class Landing:
 
     def __init__(self, incoming: Incoming) -> None:
         self.incoming = incoming
+        self._starts = [start for start, _ in blocks.place(incoming.sizes)[0]]
         self._segment: Segment | None
         self._segment, self._token, self._raw = blocks.allocate(incoming.schema, incoming.sizes)
 
@@ -103,6 +104,17 @@ class Landing:
                 compress.receive(stream, self, i, progress)
         elif self.incoming.size:
             stream.pour(self._segment, self.incoming.size, progress)
+
+    def receive_buffer(self, i: int, stream: SocketStream, progress: Callable[[int], None]) -> None:
+        """Have buffer *i* come alone; rule (2)."""
+        assert self._segment is not None
+        stream.pour(self._segment, self.incoming.sizes[i], progress, self._starts[i])
+
+    def fill_buffer(self, i: int, data: memoryview) -> None:
+        """Copy *data* to buffer *i*, of its size."""
+        assert self._segment is not None
+        if len(data):
+            blocks.fill(self._segment, [(self._raw[i], np.frombuffer(data, np.uint8))])
 
     def buffer(self, i: int) -> Raw:
         """Return the memory of buffer *i*."""

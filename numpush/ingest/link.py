@@ -19,7 +19,7 @@ from ..shm.errors import WaitTimeout
 from . import compress, wire
 from .errors import IngestError, LinkClosed, PeerGone
 from .hub import Hub, Statistics
-from .peer import Peer
+from .receiving import Receiver
 from .url import Address
 
 __all__ = ["Connection", "Link", "Listener", "again"]
@@ -139,7 +139,7 @@ class Link:
         peer.send(outgoing, self._codec, until)
         self._hub.count_sent(outgoing.size)
 
-    def _find_peer(self, until: float | None) -> Peer:
+    def _find_peer(self, until: float | None) -> Receiver:
         return self._hub.find_peer(until)
 
     async def send_async(self, obj: Any, timeout: float | None = None) -> None:
@@ -215,7 +215,7 @@ class Connection(Link):
     """The end of a link that connected. Made by `connect`."""
 
     def __init__(
-        self, hub: Hub, address: Address, peer: Peer, compress: str | None, checksum: bool
+        self, hub: Hub, address: Address, peer: Receiver, compress: str | None, checksum: bool
     ) -> None:
         super().__init__(hub, address, compress, checksum)
         self._peer = peer
@@ -228,7 +228,7 @@ class Connection(Link):
             raise _Ended(f"{self.url}: the peer has said goodbye; all that it sent was received")
         raise again(peer.error, self.url)
 
-    def _find_peer(self, until: float | None) -> Peer:
+    def _find_peer(self, until: float | None) -> Receiver:
         if self._hub.is_closing:
             raise LinkClosed("the link is closed")
         return self._peer  # which says why it has ended, if it has

@@ -1,25 +1,23 @@
 """One connection of a link: a thread that reads it, and a lock for who writes to it.
 
-(1) The thread ends with the connection, for whatever reason, and tells its hub why.
-(2) What is acknowledged is whole in the receiver's memory. Small objects are handed to the hub, and
+(1) What is acknowledged is whole in the receiver's memory. Small objects are handed to the hub, and
     acknowledged, together: when no more of them can be read without waiting.
-(3) A write that fails half-way, also by Ctrl-C, ends the connection: the peer could not make out
+(2) A write that fails half-way, also by Ctrl-C, ends the connection: the peer could not make out
     where the next object begins.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ssl
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..shm.errors import SegmentFull, WaitTimeout
+from ..shm.errors import WaitTimeout
 from . import compress, wire
-from .errors import FrameError, IngestError, PeerGone, PeerRefused
+from .errors import IngestError, PeerGone, PeerRefused
 from .hello import shake_hands
-from .landing import Arena, Landing, check_size, wait_for_room
+from .receiving import Receiver
 from .stream import SocketStream, TlsStream
 
 if TYPE_CHECKING:
@@ -27,63 +25,35 @@ if TYPE_CHECKING:
 
 __all__ = ["Peer"]
 
-_TOGETHER = 256  #: small objects that are handed over together, at most
 
-
-class Peer:
+class Peer(Receiver):
     """The other end of a connection.
 
     Attributes
     ----------
-    name : str
-        Where it is, for messages.
-    error : Exception or None
-        Why the connection ended, unless in good order.
+    name, error : as of any Receiver
+    said_bye : bool
+        The peer has said that nothing more comes from it.
     """
 
     def __init__(self, hub: Hub, stream: SocketStream, name: str, *, is_listening: bool) -> None:
-        self.name = name
-        self.error: Exception | None = None
+        super().__init__(hub, stream, name)
         self.said_bye = False
-        self.is_ready = threading.Event()  #: hands were shaken, or it has ended
-        self.is_welcome = False  #: hands were shaken
-        self.ended = False
-        self._is_over = threading.Event()
-        self._hub = hub
         self._stream = stream
         self._is_listening = is_listening
         self._writing = threading.Lock()
-        self._landing: Landing | None = None
-        self._arena = Arena()
         self._last_head: tuple[bytes, int] | None = None
-        self._landed: list[tuple[Any, int]] = []  #: small ones, to be handed over together
         self._n_landed = 0
         self._n_sent = 0
         self._n_acknowledged = 0
         self._news = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name=f"numpush {name}", daemon=True)
-
-    def start(self) -> None:
-        """Shake hands and read, in a thread."""
-        self._thread.start()
 
     # -- reading: the thread
 
-    def _run(self) -> None:
-        try:
-            if isinstance(self._stream, TlsStream):
-                self._stream.greet()
-            shake_hands(_Plain(self._stream), self._hub.key, is_listening=self._is_listening)
-            self._hub.welcome(self)
-            self.is_ready.set()
-            self._read()
-        except (IngestError, SegmentFull, ImportError, ssl.SSLError) as error:
-            self._fail(error)
-        except Exception as error:  # ours to mend, but nobody else's connection ends by it
-            self._fail(IngestError(f"{type(error).__name__}: {error}"))
-            self._hub.report(error)
-        finally:
-            self._end()
+    def _greet(self) -> None:
+        if isinstance(self._stream, TlsStream):
+            self._stream.greet()
+        shake_hands(_Plain(self._stream), self._hub.key, is_listening=self._is_listening)
 
     def _read(self) -> None:
         stream = self._stream
@@ -116,34 +86,16 @@ class Peer:
             self._incoming = wire.read_header(header, prologue.body_size)
             self._last_head = header, prologue.body_size
         incoming = self._incoming
-        check_size(incoming.size, hub.max_bytes)
-        is_small = Arena.takes(incoming)
-        if not is_small or len(self._landed) >= _TOGETHER or not hub.has_room(incoming.size):
-            self._hand_over()  # what comes next may take a while
-            hub.wait_until_wanted(incoming.size)
-        if is_small:
-            body = stream.read(incoming.size)
-            obj = wait_for_room(
-                lambda: self._arena.land(incoming, body), hub.patience, hub.is_closed
-            )
-            self._landed.append((obj, incoming.size))
-            return
-        landing = wait_for_room(lambda: Landing(incoming), hub.patience, hub.is_closed)
-        self._landing = landing
-        try:
-            landing.receive(stream, hub.count_bytes)
-            self._landed.append((landing.finish(), incoming.size))
-        finally:
-            self._landing = None
-            landing.abandon()
-        self._hand_over()
+        obj = self._take(
+            incoming,
+            lambda: stream.read(incoming.size),
+            lambda landing: landing.receive(stream, hub.count_bytes),
+        )
+        self._put_down(obj, incoming.size)
 
     def _hand_over(self) -> None:
-        """Give what has landed to the hub, and acknowledge it; rule (2)."""
-        if self._landed:
-            self._hub.deliver(self._landed)
-            self._n_landed += len(self._landed)
-            self._landed = []
+        self._n_landed += len(self._landed)
+        super()._hand_over()
         self._acknowledge()
 
     def _acknowledge(self) -> None:
@@ -159,37 +111,21 @@ class Peer:
             finally:
                 self._writing.release()
 
-    def _fail(self, error: Exception) -> None:
-        self._set_error(error)
-        if isinstance(error, FrameError | SegmentFull | ImportError):
-            text = str(error).partition("\n")[0]
-            if self._writing.acquire(timeout=1):
-                try:
-                    with contextlib.suppress(IngestError, TimeoutError):
-                        self._stream.write(
-                            wire.pack_signal(wire.REFUSED, text=text), until=time.monotonic() + 1
-                        )
-                finally:
-                    self._writing.release()
+    def _refuse(self, reason: str) -> None:
+        if self._writing.acquire(timeout=1):
+            try:
+                with contextlib.suppress(IngestError, TimeoutError):
+                    self._stream.write(
+                        wire.pack_signal(wire.REFUSED, text=reason), until=time.monotonic() + 1
+                    )
+            finally:
+                self._writing.release()
 
-    def _set_error(self, error: Exception) -> None:
-        """Say why the connection ends, if nobody has."""
-        self.error = self.error or _without_frames(error)
-
-    def _end(self) -> None:
-        if self._landed:
-            self._hub.deliver(self._landed)
-            self._landed = []
-        self.ended = True
-        self._is_over.set()
-        self._stream.shutdown()
+    def _close(self) -> None:
         with self._writing:
             self._stream.close()
         with self._news:
             self._news.notify_all()
-        self._arena.abandon()
-        self._hub.part(self)
-        self.is_ready.set()
 
     # -- writing: any thread
 
@@ -277,21 +213,6 @@ class Peer:
             if not self.ended:
                 self._stream.write(wire.pack_signal(wire.BYE), until=time.monotonic() + 1)
 
-    def stop(self) -> None:
-        """End the connection, and the thread."""
-        self._stream.shutdown()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-
-    def forget(self) -> None:
-        """In the child of a fork, which has copies of it all and no thread: close those."""
-        self.ended = True
-        self._stream.close()
-        if self._landing is not None:
-            self._landing.abandon()
-        self._arena.abandon()
-        self._landed.clear()
-
 
 class _Plain:
     """A stream as the handshake sees it."""
@@ -304,15 +225,6 @@ class _Plain:
 
     def write(self, data: bytes) -> None:
         self._stream.write(data)
-
-
-def _without_frames(error: Exception) -> Exception:
-    """Return an error that is to be kept, so that it keeps no object of the functions it came from."""
-    found: BaseException | None = error
-    while found is not None:
-        found.__traceback__ = None
-        found = found.__cause__ or found.__context__
-    return error
 
 
 def _until(until: float | None, most: float | None = None) -> float:

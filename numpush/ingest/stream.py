@@ -109,12 +109,20 @@ class SocketStream:
         ------
         PeerGone : it ended in the middle, or was silent for too long.
         """
+        if size > len(self._ahead):
+            return self._read_large(size)
+        data = self.peek(size, at_rest=at_rest)
+        self._start += len(data)
+        if self._start == self._stop:
+            self._start = self._stop = 0
+        return data
+
+    def peek(self, size: int, *, at_rest: bool = False) -> memoryview:
+        """Return the next *size* bytes, few, as `read` does, but leave them there."""
         while self.buffered < size:
             if self._start and self._start + size > len(self._ahead):
                 self._ahead[: self.buffered] = self._ahead[self._start : self._stop]
                 self._start, self._stop = 0, self.buffered
-            if size > len(self._ahead):
-                return self._read_large(size)
             end = min(len(self._ahead), self._start + max(size, self._read_ahead))
             n = self._receive(self._ahead[self._stop : end], at_rest and not self.buffered)
             if not n and at_rest and not self.buffered:
@@ -122,10 +130,7 @@ class SocketStream:
             if not n:
                 raise PeerGone(f"the peer ended after {self.buffered} of {size} bytes")
             self._stop += n
-        start, self._start = self._start, self._start + size
-        if self._start == self._stop:
-            self._start = self._stop = 0
-        return self._ahead[start : start + size]
+        return self._ahead[self._start : self._start + size]
 
     def _read_large(self, size: int) -> memoryview:
         whole = memoryview(bytearray(size))
@@ -150,14 +155,17 @@ class SocketStream:
             self._start = self._stop = 0
         return n
 
-    def pour(self, segment: Segment, size: int, progress: Callable[[int], None]) -> None:
-        """Fill the first *size* bytes of the data of *segment*, which is not committed.
+    def pour(
+        self, segment: Segment, size: int, progress: Callable[[int], None], start: int = 0
+    ) -> None:
+        """Fill *size* bytes of the data of *segment*, which is not committed, from *start* on.
 
         *progress* is called with the bytes that came, now and then.
         """
         self._read_ahead = _LITTLE if size >= _LARGE else _AHEAD
         mapping = segment.mappings["rw"]
-        done = self._take(memoryview(_map.buffer(mapping.address, size))) if size else 0
+        address = mapping.address + start
+        done = self._take(memoryview(_map.buffer(address, size))) if size else 0
         progress(done)
         if done == size:
             return
@@ -165,11 +173,11 @@ class SocketStream:
         if self.io == "splice" or (self.io != "recv" and is_fresh):
             try:
                 with segment.opened() as fd:
-                    self._splice(fd, segment.data_offset + done, size - done, progress)
+                    self._splice(fd, segment.data_offset + start + done, size - done, progress)
                 return
             except _CannotSplice:
                 self.io = "recv"
-        self._recv(mapping.address + done, size - done, progress)
+        self._recv(address + done, size - done, progress)
         mapping.is_hot = mapping.is_hot or size >= segment.data_size
 
     def _splice(self, fd: int, offset: int, size: int, progress: Callable[[int], None]) -> None:
