@@ -12,9 +12,10 @@ from .compress import CODECS, load_blosc2
 from .errors import PeerGone
 from .hello import check_key
 from .hub import Hub
-from .link import Connection, Listener, again
+from .link import Connection, Link, Listener, again
 from .stream import IO
-from .url import Address, parse
+from .url import Address, parse, with_type
+from .zmq_link import open_link
 
 __all__ = ["connect", "listen", "recv", "send"]
 
@@ -32,7 +33,8 @@ def listen(
     insecure: bool = False,
     compress: str | None = None,
     checksum: bool = False,
-) -> Listener:
+    **zmq: Any,
+) -> Link:
     """Listen for peers, which `connect`; receive what they send, or send to each in turn.
 
     What they send lands in segments by threads, one a peer, while you do something else: up to
@@ -42,6 +44,9 @@ def listen(
     ----------
     url : str
         ``tcp://HOST:PORT`` (port 0: any), ``tls+tcp://HOST:PORT``, ``unix:///PATH``, ``unix://@NAME``.
+        Of ZeroMQ ``zmq+tcp://HOST:PORT?type=TYPE``, ``zmq+ipc:///PATH?type=TYPE``: ``pull`` (what is
+        meant without) and ``sub`` receive, ``push`` and ``pub`` send.
+        ``?type=sub&subscribe=PREFIX``, any number of times, wants only messages that begin so.
     key : bytes or str, optional
         A secret of at least 16 bytes that both ends have. It is proved, not sent; wanted where
         others than this machine's processes can connect. It keeps strangers out, and does not hide
@@ -62,6 +67,14 @@ def listen(
         Compress what is sent. It pays on links slower than about 5 Gbit/s.
     checksum : bool
         Send a CRC-32 of each buffer; the object appears if it holds.
+    **zmq : for ZeroMQ only
+        dtype, shape : what a plain message is an array of (one -1 in the shape is what its length
+        gives); by default bytes, in one dimension. Arrays and frames that numpush or pyzmq's recipe
+        ``send_array`` sent need no such word.
+        topics : True to be given (topic, object); the topic is a first frame that is no data.
+        curve : (public, secret, others), as ``zmq.curve_keypair()`` makes keys; others is the public
+        key of the other end, or, to listen, of each one that may connect.
+        plain : (user, password). Either of them is in place of a key.
 
     Raises
     ------
@@ -78,7 +91,14 @@ def listen(
     SArray([0, 1, 2])
     """
     address = parse(url)
-    _check_options(io, compress, timeout, max_bytes, address, ssl)
+    _check_options(io, compress, timeout, max_bytes, address, ssl, key, zmq)
+    if address.is_zmq:
+        return open_link(
+            *(address, io, max_bytes, timeout, checksum),
+            is_listening=True,
+            is_insecure=insecure,
+            **zmq,
+        )
     secret = check_key(key)
     asks_for_certificate = ssl is not None and ssl.verify_mode == _ssl.CERT_REQUIRED
     if not (address.is_local or secret or insecure or asks_for_certificate):
@@ -102,12 +122,15 @@ def connect(
     timeout: float = _PATIENCE,
     compress: str | None = None,
     checksum: bool = False,
-) -> Connection:
+    **zmq: Any,
+) -> Link:
     """Connect to a link that listens, now or within *timeout* seconds; send to it, or receive.
+
+    With ZeroMQ it returns at once: the other end may come and go, and is connected to again.
 
     Parameters
     ----------
-    url, key, io, max_bytes, compress, checksum : as for `listen`
+    url, key, io, max_bytes, compress, checksum, **zmq : as for `listen`
     ssl : ssl.SSLContext, optional
         For tls+tcp://; by default ``ssl.create_default_context()``, which wants a certificate that
         this machine trusts.
@@ -123,7 +146,9 @@ def connect(
     ssl.SSLError : its certificate is not good.
     """
     address = parse(url)
-    _check_options(io, compress, timeout, max_bytes, address, ssl)
+    _check_options(io, compress, timeout, max_bytes, address, ssl, key, zmq)
+    if address.is_zmq:
+        return open_link(address, io, max_bytes, timeout, checksum, is_listening=False, **zmq)
     if address.scheme == "tls+tcp" and ssl is None:
         ssl = _ssl.create_default_context()
     hub = Hub(check_key(key), max_bytes, timeout)
@@ -146,6 +171,8 @@ def connect(
 def send(url: str, obj: Any, *, timeout: float | None = None, **options: Any) -> None:
     """Connect to *url*, send one object, and wait until the other end has it.
 
+    A URL of ZeroMQ is that of a push; it has no acknowledgements, so only the kernel has it then.
+
     Parameters
     ----------
     timeout : float, optional
@@ -155,7 +182,7 @@ def send(url: str, obj: Any, *, timeout: float | None = None, **options: Any) ->
     until = None if timeout is None else time.monotonic() + timeout
     if timeout is not None:
         options["timeout"] = timeout
-    with connect(url, **options) as link:
+    with connect(with_type(url, "push"), **options) as link:
         link.send(obj, _left(until))
         link.flush(_left(until))
 
@@ -184,7 +211,16 @@ def _check_options(
     max_bytes: int | None,
     address: Address,
     ssl: _ssl.SSLContext | None,
+    key: bytes | str | None,
+    zmq: dict[str, Any],
 ) -> None:
+    if address.is_zmq:
+        if key is not None:
+            raise ValueError(f"key is not for {address}: ZeroMQ has curve= and plain=")
+        if codec is not None:
+            raise ValueError(f"compress is not for {address}, but for tcp:// and unix://")
+    elif zmq:
+        raise TypeError(f"{', '.join(zmq)}: for zmq+tcp:// and zmq+ipc:// only, not for {address}")
     if io not in IO:
         raise ValueError(f"io {io!r}: wanted one of {', '.join(map(repr, IO))}")
     if codec is not None:

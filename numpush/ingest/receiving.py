@@ -21,7 +21,7 @@ from .wire import SMALL, Incoming, Outgoing
 if TYPE_CHECKING:
     from .hub import Hub
 
-__all__ = ["Receiver"]
+__all__ = ["Receiver", "without_frames"]
 
 _TOGETHER = 256  #: small objects that are handed over together, at most
 _LOOK_EVERY = 0.2  #: seconds between two looks at what else is to be done, while there is no room
@@ -148,7 +148,7 @@ class Receiver:
 
     def _set_error(self, error: Exception) -> None:
         """Say why the connection ends, if nobody has."""
-        self.error = self.error or _without_frames(error)
+        self.error = self.error or without_frames(error)
 
     def _refuse(self, reason: str) -> None:
         """Tell the peer why the connection ends."""
@@ -199,7 +199,7 @@ class Receiver:
         self._landed.clear()
 
 
-def _without_frames(error: Exception) -> Exception:
+def without_frames(error: Exception) -> Exception:
     """Return an error that is to be kept, so that it keeps no object of the functions it came from."""
     found: BaseException | None = error
     while found is not None:

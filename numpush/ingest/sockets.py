@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import socket
 import ssl as _ssl
@@ -22,14 +23,14 @@ _BACKLOG = 128
 
 def bind(address: Address) -> tuple[socket.socket, Address]:
     """Return a listening socket, and its address with the port that was found."""
-    if address.scheme == "unix" and not address.path.startswith("@"):
+    if address.family == socket.AF_UNIX and not address.path.startswith("@"):
         _clear_stale_socket(address)
     sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         if address.family != socket.AF_UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(_resolve(address))
-            address = Address(address.scheme, host=address.host, port=sock.getsockname()[1])
+            address = dataclasses.replace(address, port=sock.getsockname()[1])
         else:
             sock.bind(address.sockaddr)
             if not address.path.startswith("@"):
@@ -74,7 +75,7 @@ def _clear_stale_socket(address: Address) -> None:
 
 def unbind(address: Address) -> None:
     """Remove what `bind` made beside the socket."""
-    if address.scheme == "unix" and not address.path.startswith("@"):
+    if address.family == socket.AF_UNIX and not address.path.startswith("@"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(address.path)
 
@@ -113,7 +114,7 @@ def _may_come(error: OSError) -> bool:
 
 
 def name_of(address: Address, who: Any) -> str:
-    if address.scheme == "unix":
+    if address.family == socket.AF_UNIX:
         return str(address)
     return str(Address(address.scheme, host=who[0], port=who[1]))
 
