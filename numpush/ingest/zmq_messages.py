@@ -188,6 +188,7 @@ class Reader:
         self._form = form
         self._take = take
         self._put_down = put_down
+        self._last: tuple[int, Incoming] | None = None
 
     def read(self) -> None:
         """Read a message, whose first frame has come.
@@ -271,7 +272,9 @@ class Reader:
 
     def _land_raw(self) -> None:
         frames = self._frames
-        incoming = self._form.announce(frames.size)
+        if self._last is None or self._last[0] != frames.size:  # mostly they are all of one size
+            self._last = frames.size, self._form.announce(frames.size)
+        incoming = self._last[1]
         obj = self._take(incoming, frames.read, lambda landing: frames.pour(landing, 0))
         self._finish(obj, incoming.size)
 
