@@ -223,6 +223,15 @@ class TestReceiving:
             connected(context, link).send(bytes(5))
             assert "5 bytes found" in str(failure(link))
 
+    def test_what_is_no_bool_is_refused_each_time(self, context):
+        with ingest.listen(ANY, dtype=bool) as link:
+            sock = connected(context, link)
+            for _ in range(2):
+                sock.send(b"\1\0")
+                assert link.recv(LIMIT).tolist() == [True, False]
+            sock.send(b"\1\2")
+            assert failure(link)
+
     def test_each_frame_of_a_plain_multipart_is_an_array(self, context):
         parts = [b"", b"a", b"{", b"{}", bytes(100_000), bytes(5000), b"x" * 4096]
         with ingest.listen(ANY) as link:
@@ -885,6 +894,18 @@ def drain(link):
 
 
 class TestOptions:
+    def test_pyzmq_is_loaded_when_it_is_needed(self):
+        code = f"""if True:
+            import sys
+            from numpush import ingest
+            with ingest.listen({ANY!r}) as link:
+                assert "zmq" not in sys.modules
+            with ingest.listen({ANY + "?type=push"!r}):
+                assert "zmq" in sys.modules
+        """
+        done = processes.run_script(code)
+        assert (done.returncode, done.stderr) == (0, "")
+
     @pytest.mark.parametrize(
         ("text", "kind", "topics"),
         [

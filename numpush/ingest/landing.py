@@ -171,6 +171,9 @@ class Arena:
     def __init__(self) -> None:
         self._memory: SArray | None = None
         self._end = 0
+        self._form: tuple[Incoming, Any] | None = (
+            None  #: the last one, and what ndarray() makes of it
+        )
 
     @staticmethod
     def takes(incoming: Incoming) -> bool:
@@ -198,10 +201,16 @@ class Arena:
         place = memory.view(np.ndarray)[start : start + incoming.size]
         place[:] = body
         self._end = start + incoming.size
+        if self._form is not None and self._form[0] is incoming:  # it was validated then
+            shape, dtype, strides = self._form[1]
+            return np.ndarray.__new__(SArray, shape, dtype, place, 0, strides)
         array: SArray = validate(incoming, [place]).view(SArray)
+        # A bool is looked at each time: not all bytes are one.
+        is_any = array.dtype != bool
+        self._form = (incoming, (array.shape, array.dtype, array.strides)) if is_any else None
         return array
 
     def abandon(self) -> None:
         """Let go of the segment; what lies in it keeps it."""
-        self._memory = None
+        self._memory = self._form = None
         self._end = 0
