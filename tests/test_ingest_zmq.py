@@ -722,6 +722,24 @@ class TestSending:
             with pytest.raises(ValueError, match="topic"):
                 out.send(np.arange(3), topic=bytes(zmq_messages.MAX_TOPIC + 1))
 
+    def test_a_subscriber_that_does_not_read_misses_nothing(self, context):
+        with ingest.listen(ANY + "?type=pub") as out:
+            sock = connected(context, out, zmq.SUB, rcvhwm=1)
+            sock.subscribe(b"t")
+            processes.eventually(lambda: out.send(np.zeros(1), topic=b"t") or sock.poll(10), LIMIT)
+            n = 0
+            try:
+                while n < 50_000:
+                    n += 1
+                    out.send(np.full(300, n), 0.3, topic=b"t")
+            except WaitTimeout:
+                n -= 1
+            assert n < 49_999
+            found = [0]
+            while found[-1] < n:
+                found.append(np.frombuffer(sock.recv_multipart()[2], int)[0])
+            assert [i for i in found if i] == list(range(1, n + 1))
+
     def test_a_subscriber_of_pyzmq(self, context):
         with ingest.listen(ANY + "?type=pub") as out:
             sock = connected(context, out, zmq.SUB, rcvtimeo=10)

@@ -257,8 +257,9 @@ class LibzmqSender(Link):
     """A link that pushes or publishes. Made by `listen` and `connect`.
 
     ZeroMQ has no acknowledgements. What `send` and `flush` wait for is that the kernel of this machine
-    has the data: what it has and the peer has not read is lost when that ends. A publisher sends to
-    who has subscribed by then, so what nobody has subscribed to yet goes nowhere.
+    has the data: what it has and the peer has not read, or what libzmq had for a peer, is lost when
+    that ends. A publisher sends to who has subscribed by then, so what nobody has subscribed to yet
+    goes nowhere; a subscriber that does not read makes it wait.
     """
 
     def __init__(self, hub: ZmqHub, sock: LibzmqSocket, checksum: bool) -> None:
@@ -308,7 +309,9 @@ class LibzmqSender(Link):
             try:
                 tracker = self._send(frames, until)
             except TimeoutError:
-                raise WaitTimeout(f"{self.url}: no peer within {timeout:g} s") from None
+                raise WaitTimeout(
+                    f"{self.url}: no peer that takes it within {timeout:g} s"
+                ) from None
             if is_large:
                 self._wait_or_close(tracker, until)
             else:
