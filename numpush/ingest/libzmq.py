@@ -11,12 +11,13 @@ pyzmq leaves what is not its own process's alone, so a child of a fork has nothi
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import io
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -305,29 +306,34 @@ class LibzmqSender(Link):
         for buffer in outgoing.buffers:
             data = _dense(buffer)
             frames.append(data if is_large else data.tobytes())
-        with self._socket.lock:
-            try:
-                tracker = self._send(frames, until)
-            except TimeoutError:
-                raise WaitTimeout(
-                    f"{self.url}: no peer that takes it within {timeout:g} s"
-                ) from None
+        with self._locked(until):
+            self._make_room(until)
+            tracker = self._send(frames, until)
             if is_large:
                 self._wait_or_close(tracker, until)
             else:
                 self._pending.append(tracker)
-                while self._pending[0].done or len(self._pending) > _MOST_PENDING:
-                    self._wait_for(self._pending[0], until)
-                    self._pending.popleft()
-                    if not self._pending:
-                        break
         self._hub.count_sent(outgoing.size)
 
-    def _send(self, frames: list[Any], until: float | None) -> Any:
-        """Give a message to libzmq, and return what tells when it needs the buffers no longer.
+    @contextlib.contextmanager
+    def _locked(self, until: float | None) -> Iterator[None]:
+        """Hold the socket; rule (1)."""
+        left = -1 if until is None else max(0.0, until - time.monotonic())
+        if not self._socket.lock.acquire(timeout=left):
+            raise WaitTimeout(f"{self.url}: another thread was sending until the deadline")
+        try:
+            yield
+        finally:
+            self._socket.lock.release()
 
-        Raises TimeoutError.
-        """
+    def _make_room(self, until: float | None) -> None:
+        """Forget of small objects that are sent; wait if there are too many that are not."""
+        while self._pending and (self._pending[0].done or len(self._pending) > _MOST_PENDING):
+            self._wait_for(self._pending[0], until)
+            self._pending.popleft()
+
+    def _send(self, frames: list[Any], until: float | None) -> Any:
+        """Give a message to libzmq, and return what tells when it needs the buffers no longer."""
         import zmq
 
         sock = self._socket.socket
@@ -341,13 +347,20 @@ class LibzmqSender(Link):
                 except zmq.Again:  # a publisher that has a subscriber who does not read
                     time.sleep(_PAUSE)
             if until is not None and time.monotonic() > until:
-                raise TimeoutError
-        return zmq.MessageTracker(
-            *(
-                sock.send(frame, flag, copy=False, track=True)
-                for frame, flag in zip(frames[1:], flags[1:])
-            )
-        )
+                raise WaitTimeout(f"{self.url}: no peer took it until the deadline")
+        trackers: list[Any] = []
+        try:
+            for frame, flag in zip(frames[1:], flags[1:]):
+                trackers.append(sock.send(frame, flag, copy=False, track=True))
+        finally:
+            if len(trackers) < len(frames) - 1:  # Ctrl-C: the next message would be its end
+                self._abort()
+        return zmq.MessageTracker(*trackers)
+
+    def _abort(self) -> None:
+        """End the link, and have libzmq drop what it has."""
+        self._hub.is_closing = True
+        self._socket.close(0)
 
     def _check_open(self) -> None:
         if self._hub.is_closing:
@@ -363,8 +376,7 @@ class LibzmqSender(Link):
             raise WaitTimeout(f"{error}; the link is closed") from None
         finally:
             if not is_done:
-                self._hub.is_closing = True
-                self._socket.close(0)
+                self._abort()
 
     def _wait_for(self, tracker: Any, until: float | None) -> None:
         import zmq
@@ -386,14 +398,10 @@ class LibzmqSender(Link):
         WaitTimeout : it has not, in time: the peers do not read.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        if not self._socket.lock.acquire(timeout=-1 if timeout is None else timeout):
-            raise WaitTimeout(f"{self.url}: another thread was sending until the deadline")
-        try:
+        with self._locked(until):
             while self._pending:
                 self._wait_for(self._pending[0], until)
                 self._pending.popleft()
-        finally:
-            self._socket.lock.release()
 
     def close(self) -> None:
         """Wait for what was sent, as `flush` does, but not longer than the link's timeout; and end."""
@@ -402,8 +410,7 @@ class LibzmqSender(Link):
                 self.flush(self._hub.patience)
             except WaitTimeout as error:
                 self._hub.record(self.url, without_frames(error))
-                self._hub.is_closing = True  # whoever sends is to stop
-                self._socket.close(0)
+                self._abort()
         super().close()
 
 
