@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from ..ffi import map as _map
 from ..ffi import stream as _stream
-from ..shm import process
+from ..shm import registry
 from ..shm.segment import Segment
 from .errors import PeerGone
 
@@ -287,7 +287,7 @@ class SocketStream:
     def _find_file(part: Any) -> tuple[Segment, int] | None:
         """Return the segment that *part* lies in, and where in its file."""
         address = np.frombuffer(part, np.uint8).__array_interface__["data"][0]
-        mapping = process.locate(address)
+        mapping = registry.locate(address)
         if mapping is None or mapping.mode == "cow":
             return None
         segment = mapping.segment
