@@ -16,6 +16,14 @@ static size_t rest(uint64_t size, uint64_t done)
     return (size_t)(size - done < AT_ONCE ? size - done : AT_ONCE);
 }
 
+/* Whether a socket that hung up has nothing more for us. After our own shutdown TIPC's says EAGAIN for ever, not 0. */
+static int has_ended(int sock)
+{
+    char byte;
+
+    return recv(sock, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
 /* After a call on the socket has failed: wait if that can help. 0: try again. */
 static int wait_for(int sock, short events, int64_t wait_ns)
 {
@@ -26,6 +34,8 @@ static int wait_for(int sock, short events, int64_t wait_ns)
     if (errno != EAGAIN)
         return -errno;
     n = ppoll(&p, 1, &t, NULL);
+    if (n > 0 && events == POLLIN && p.revents & POLLHUP && has_ended(sock))
+        return -ENODATA;
     return n > 0 ? 0 : n == 0 ? -EAGAIN : -errno;
 }
 
