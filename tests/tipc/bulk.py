@@ -15,7 +15,7 @@ import tempfile
 
 import numpy as np
 
-import topology
+from numpush.ingest import topology
 
 LIMIT = 60.0  #: seconds that one call may wait
 STREAM_LIMIT = struct.pack("@ll", int(LIMIT), 0)

@@ -18,8 +18,8 @@ import pytest
 
 import bulk
 import processes
-import topology
 from numpush import SArray
+from numpush.ingest import topology
 
 
 def _why_no_tipc() -> str:
