@@ -14,19 +14,15 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..layout import Buffer
 from .errors import FrameError
+from .wire import cut
 
 if TYPE_CHECKING:
     from .landing import Landing
     from .stream import SocketStream
 
 __all__ = ["CHUNK", "CODECS", "chunks", "load_blosc2", "receive"]
-
-Raw = NDArray[np.uint8]
 
 CHUNK = 1 << 20
 CODECS = ("lz4", "zstd")
@@ -62,26 +58,9 @@ def chunks(buffer: Buffer, codec: str) -> Iterator[bytes]:
         filters_meta=[0],
         nthreads=1,
     )
-    for piece in _pieces(buffer.parts(CHUNK)):
+    for piece in cut(buffer.parts(CHUNK), CHUNK):
         data = blosc2.compress2(piece, cparams=params)
         yield _LENGTH.pack(len(data)) + data
-
-
-def _pieces(parts: Iterator[Raw]) -> Iterator[Raw]:
-    """Cut what comes in parts into pieces of CHUNK bytes, and a last one."""
-    gathered: list[Raw] = []
-    size = 0
-    for part in parts:
-        at = 0
-        while at < len(part):
-            piece = part[at : at + CHUNK - size]
-            gathered.append(piece)
-            at, size = at + len(piece), size + len(piece)
-            if size == CHUNK:
-                yield gathered[0] if len(gathered) == 1 else np.concatenate(gathered)
-                gathered, size = [], 0
-    if gathered:
-        yield gathered[0] if len(gathered) == 1 else np.concatenate(gathered)
 
 
 def receive(

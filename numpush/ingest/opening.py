@@ -47,6 +47,9 @@ def listen(
         Of ZeroMQ ``zmq+tcp://HOST:PORT?type=TYPE``, ``zmq+ipc:///PATH?type=TYPE``: ``pull`` (what is
         meant without) and ``sub`` receive, ``push`` and ``pub`` send.
         ``?type=sub&subscribe=PREFIX``, any number of times, wants only messages that begin so.
+        Of TIPC ``tipc://TYPE:INSTANCE``, ``tipc+seqpacket://`` and ``tipc+rdm://`` the same. A TIPC
+        address is bound for this node alone; with a key or with *insecure*, for the whole cluster. To
+        end a TIPC link whose peer does not take what was sent takes the kernel 8 seconds.
     key : bytes or str, optional
         A secret of at least 16 bytes that both ends have. It is proved, not sent; wanted where
         others than this machine's processes can connect. It keeps strangers out, and does not hide
@@ -55,7 +58,8 @@ def listen(
         For tls+tcp://, made by ``ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)`` and
         ``load_cert_chain``. If it asks for the peer's certificate, no key is needed.
     io : {'auto', 'splice', 'recv', 'sendfile', 'send'}
-        How bytes move; 'auto' is what was the fastest.
+        How bytes move; 'auto' is what was the fastest. TLS and packets (tipc+seqpacket, tipc+rdm)
+        are received and sent in one way only.
     max_bytes : int, optional
         The largest object that is taken.
     timeout : float
@@ -79,7 +83,7 @@ def listen(
     Raises
     ------
     ValueError : the URL or an option is wrong, or it is open to strangers.
-    OSError : the address is in use, or not ours.
+    OSError : the address is in use, or not ours, or this kernel has no TIPC.
 
     Examples
     --------
@@ -107,7 +111,7 @@ def listen(
             "secrets.token_bytes(32) makes one), or say insecure=True"
         )
     hub = Hub(secret, max_bytes, timeout)
-    sock, address = sockets.bind(address)
+    sock, address = sockets.bind(address, is_open=bool(secret or insecure))
     hub.acceptor = Acceptor(sock, address, hub, ssl, io)
     return Listener(hub, address, compress, checksum)
 
@@ -144,6 +148,7 @@ def connect(
     AccessDenied : the other end has another key, or one end has none.
     FrameError : the other end is no numpush link.
     ssl.SSLError : its certificate is not good.
+    OSError : this kernel has no TIPC.
     """
     address = parse(url)
     _check_options(io, compress, timeout, max_bytes, address, ssl, key, zmq)

@@ -11,7 +11,9 @@ import stat
 import time
 from typing import Any
 
+from . import rdm, tipc, topology
 from .errors import PeerGone
+from .packets import PacketStream, TipcStream
 from .stream import SocketStream, TlsStream
 from .url import Address
 
@@ -21,8 +23,17 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  #: seconds between two tries to connec
 _BACKLOG = 128
 
 
-def bind(address: Address) -> tuple[socket.socket, Address]:
-    """Return a listening socket, and its address with the port that was found."""
+def bind(address: Address, *, is_open: bool) -> tuple[socket.socket, Address]:
+    """Return a listening socket, and its address with the port that was found.
+
+    *is_open*: of a TIPC address, other nodes may connect too.
+    """
+    if address.is_tipc:
+        listener = rdm.Listener if address.scheme == "tipc+rdm" else tipc.Listener
+        try:
+            return listener(address, is_open=is_open), address
+        except OSError as error:
+            raise _cannot_listen(address, error) from error
     if address.family == socket.AF_UNIX and not address.path.startswith("@"):
         _clear_stale_socket(address)
     sock = socket.socket(address.family, socket.SOCK_STREAM)
@@ -40,11 +51,13 @@ def bind(address: Address) -> tuple[socket.socket, Address]:
     except BaseException as error:
         sock.close()
         if isinstance(error, OSError):
-            raise type(error)(
-                error.errno, f"cannot listen at {address}: {error.strerror}"
-            ) from error
+            raise _cannot_listen(address, error) from error
         raise
     return sock, address
+
+
+def _cannot_listen(address: Address, error: OSError) -> OSError:
+    return type(error)(error.errno, f"cannot listen at {address}: {error.strerror}")
 
 
 def _resolve(address: Address) -> Any:
@@ -85,27 +98,38 @@ def dial(address: Address, timeout: float) -> socket.socket:
 
     Raises PeerGone.
     """
+    if address.is_tipc:
+        tipc.require()
     until = time.monotonic() + timeout
     pause = _FIRST_PAUSE
     while True:
         try:
-            if address.family == socket.AF_UNIX:
-                sock = socket.socket(socket.AF_UNIX)
-                try:
-                    sock.settimeout(max(0.01, until - time.monotonic()))
-                    sock.connect(address.sockaddr)
-                except BaseException:
-                    sock.close()
-                    raise
-                return sock
-            host_port = (address.host, address.port)
-            return socket.create_connection(host_port, max(0.01, until - time.monotonic()))
+            return _connect(address, max(0.01, until - time.monotonic()))
         except OSError as error:
             if time.monotonic() + pause > until or not _may_come(error):
                 why = error.strerror or str(error) or type(error).__name__
                 raise PeerGone(f"nobody answers at {address}: {why} ({timeout:g} s)") from error
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _connect(address: Address, seconds: float) -> socket.socket:
+    if address.is_tipc:
+        until = time.monotonic() + seconds
+        if not topology.wait_published(address.service, address.instance, seconds):
+            raise TimeoutError("no process has bound it")
+        call = rdm.call if address.scheme == "tipc+rdm" else tipc.connect
+        return call(address, max(0.01, until - time.monotonic()))
+    if address.family != socket.AF_UNIX:
+        return socket.create_connection((address.host, address.port), seconds)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(seconds)
+        sock.connect(address.sockaddr)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _may_come(error: OSError) -> bool:
@@ -116,6 +140,8 @@ def _may_come(error: OSError) -> bool:
 def name_of(address: Address, who: Any) -> str:
     if address.family == socket.AF_UNIX:
         return str(address)
+    if address.is_tipc:
+        return f"{address} from node {who[1]:x}, port {who[2]}"
     return str(Address(address.scheme, host=who[0], port=who[1]))
 
 
@@ -127,9 +153,15 @@ def open_stream(
     patience: float,
 ) -> SocketStream:
     try:
-        if ssl is None:
-            return SocketStream(sock, io, patience)
-        return TlsStream(sock, ssl, server_hostname, patience)
+        if ssl is not None:
+            return TlsStream(sock, ssl, server_hostname, patience)
+        if isinstance(sock, rdm.Pair):
+            return rdm.RdmStream(sock, patience)
+        if sock.type == socket.SOCK_SEQPACKET:
+            return PacketStream(sock, patience)
+        if tipc.is_tipc(sock):
+            return TipcStream(sock, io, patience)
+        return SocketStream(sock, io, patience)
     except BaseException:
         sock.close()
         raise

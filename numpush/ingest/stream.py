@@ -78,7 +78,7 @@ class SocketStream:
 
     def __init__(self, sock: socket.socket, io: str, patience: float) -> None:
         sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for option, value in _KEEP_ALIVE:
                 sock.setsockopt(*option, value)
@@ -137,14 +137,16 @@ class SocketStream:
         self.read_into(whole)
         return whole
 
-    def read_into(self, memory: memoryview) -> None:
-        """Fill *memory*, of bytes."""
+    def read_into(self, memory: memoryview, progress: Callable[[int], None] | None = None) -> None:
+        """Fill *memory*, of bytes; *progress* as for `pour`."""
         done = self._take(memory)
         while done < len(memory):
             n = self._receive(memory[done:], False)
             if not n:
                 raise PeerGone(f"the peer ended after {done} of {len(memory)} bytes")
             done += n
+            if progress is not None:
+                progress(n)
 
     def _take(self, memory: memoryview) -> int:
         """Move what was read ahead, as far as it fits, to *memory*."""
@@ -225,12 +227,22 @@ class SocketStream:
         """Receive some bytes; 0: the peer has ended."""
         while True:
             try:
-                return self._sock.recv_into(memory)
+                return self._receive_now(memory)
             except BlockingIOError:
                 if not self._wait(select.POLLIN, None if at_rest else self.patience):
                     raise self._silent() from None
             except OSError as error:
                 raise self._gone(error) from error
+
+    def _receive_now(self, memory: memoryview) -> int:
+        """Receive what is there; 0: the peer has ended.
+
+        Raises
+        ------
+        BlockingIOError : nothing is there.
+        OSError : the connection broke.
+        """
+        return self._sock.recv_into(memory)
 
     def _wait(self, events: int, seconds: float | None) -> bool:
         """Sleep until the socket can be used; False: the time has passed."""
@@ -394,14 +406,7 @@ class TlsStream(SocketStream):
             raise self._silent() from None
 
     def _recv(self, address: int, size: int, progress: Callable[[int], None]) -> None:
-        memory = memoryview(_map.buffer(address, size))
-        done = 0
-        while done < size:
-            n = self._receive(memory[done:], False)
-            if not n:
-                raise PeerGone(f"the peer ended {size - done} bytes before the end of an object")
-            done += n
-            progress(n)
+        self.read_into(memoryview(_map.buffer(address, size)), progress)
 
     def _send_small(self, data: bytes, until: float | None) -> None:
         self._send(memoryview(data), False, until)

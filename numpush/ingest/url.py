@@ -6,12 +6,15 @@ unix:///PATH           a socket in the file system; unix://@NAME, an abstract on
 zmq+tcp://HOST:PORT    ZeroMQ; zmq+ipc:///PATH and zmq+ipc://@NAME the same on this machine. Behind it
                        ?type=pull (what is meant without), sub, push or pub; and for sub, any number of
                        subscribe=PREFIX, in percent-encoding where need be. Without one: everything
+tipc://TYPE:INSTANCE   a TIPC service address, decimal or 0x, over stream sockets; and the same over
+                       tipc+seqpacket:// and tipc+rdm://
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -19,9 +22,11 @@ from urllib.parse import unquote_to_bytes, urlsplit
 __all__ = ["Address", "parse", "with_type"]
 
 _ZMQ = ("zmq+tcp", "zmq+ipc")
-_SCHEMES = ("tcp", "tls+tcp", "unix", *_ZMQ)
 _ZMQ_TYPES = ("pull", "sub", "push", "pub")
-_EXAMPLES = "tcp://127.0.0.1:9000, tls+tcp://host:9000, unix:///run/data.sock"
+_TIPC = ("tipc", "tipc+seqpacket", "tipc+rdm")
+_FIRST_TYPE = 64  #: those below are TIPC's own
+_SCHEMES = ("tcp", "tls+tcp", "unix", *_ZMQ, *_TIPC)
+_EXAMPLES = "tcp://127.0.0.1:9000, tls+tcp://host:9000, unix:///run/data.sock, tipc://1000:1"
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Address:
     path : of a unix socket, "@" first if it is abstract
     zmq_type : what this end of ZeroMQ is
     topics : what a sub subscribes to
+    service, instance : of TIPC
     """
 
     scheme: str
@@ -44,6 +50,8 @@ class Address:
     path: str = ""
     zmq_type: str = ""
     topics: tuple[bytes, ...] = ()
+    service: int = 0
+    instance: int = 0
 
     @property
     def is_zmq(self) -> bool:
@@ -51,7 +59,7 @@ class Address:
 
     @property
     def family(self) -> socket.AddressFamily:
-        """The kind of socket: AF_INET6 for what has a colon in it."""
+        """The kind of socket, but for TIPC (tipc.py): AF_INET6 for what has a colon in it."""
         if self.scheme in ("unix", "zmq+ipc"):
             return socket.AF_UNIX
         return socket.AF_INET6 if ":" in self.host else socket.AF_INET
@@ -65,17 +73,26 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        """Whether only processes of this machine can reach it."""
-        if self.family == socket.AF_UNIX or self.host == "localhost":
+        """Whether only processes of this machine can reach it.
+
+        A TIPC address is bound for this node alone, unless strangers are kept out or are welcome.
+        """
+        if self.family == socket.AF_UNIX or self.is_tipc or self.host == "localhost":
             return True
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False  # a name, which may be anybody's
 
+    @property
+    def is_tipc(self) -> bool:
+        return self.scheme in _TIPC
+
     def __str__(self) -> str:
         if self.family == socket.AF_UNIX:
             return f"{self.scheme}://{self.path}"
+        if self.is_tipc:
+            return f"{self.scheme}://{self.service}:{self.instance}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
@@ -102,6 +119,8 @@ def parse(url: str) -> Address:
         raise ValueError(f"URL {url!r}: {scheme}:// takes no options")
     if scheme in ("unix", "zmq+ipc"):
         return Address(scheme, path=_parse_path(url, rest), zmq_type=zmq_type, topics=topics)
+    if scheme in _TIPC:
+        return _parse_service(url, scheme, rest)
     try:
         parts = urlsplit(f"//{rest}")
         host, port = parts.hostname, parts.port
@@ -152,3 +171,18 @@ def _parse_path(url: str, path: str) -> str:
     if len(os.fsencode(path)) > 107 or "\0" in path:
         raise ValueError(f"URL {url!r}: a path of at most 107 bytes without NUL wanted")
     return path
+
+
+def _parse_service(url: str, scheme: str, rest: str) -> Address:
+    found = re.fullmatch(r"(0x[0-9a-fA-F]+|[0-9]+):(0x[0-9a-fA-F]+|[0-9]+)", rest)
+    if found is None:
+        raise ValueError(f"URL {url!r}: wanted {scheme}://TYPE:INSTANCE, numbers, decimal or 0x")
+    service, instance = (int(n, 16 if n.startswith("0x") else 10) for n in found.groups())
+    if not _FIRST_TYPE <= service < 1 << 32:
+        raise ValueError(
+            f"URL {url!r}: a type of at least {_FIRST_TYPE} (those below are TIPC's own) and of 32 "
+            f"bits wanted, {service} found"
+        )
+    if not instance < 1 << 32:
+        raise ValueError(f"URL {url!r}: an instance of 32 bits wanted, {instance} found")
+    return Address(scheme, service=service, instance=instance)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import struct
 import sys
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ __all__ = [
     "Incoming",
     "Outgoing",
     "Prologue",
+    "cut",
     "encode",
     "pack_signal",
     "read_header",
@@ -209,6 +211,23 @@ class Outgoing:
             parts.extend(buffer.parts(_GATHER))
             end += padding + buffer.nbytes
         return parts
+
+
+def cut(parts: Iterable[Raw], size: int) -> Iterator[Raw]:
+    """Cut what comes in parts into pieces of *size* bytes, and a last one."""
+    gathered: list[Raw] = []
+    n = 0
+    for part in parts:
+        at = 0
+        while at < len(part):
+            piece = part[at : at + size - n]
+            gathered.append(piece)
+            at, n = at + len(piece), n + len(piece)
+            if n == size:
+                yield gathered[0] if len(gathered) == 1 else np.concatenate(gathered)
+                gathered, n = [], 0
+    if gathered:
+        yield gathered[0] if len(gathered) == 1 else np.concatenate(gathered)
 
 
 def encode(obj: Any, *, checksum: bool = False, chunk: int = 0) -> Outgoing:

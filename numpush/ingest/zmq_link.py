@@ -77,7 +77,7 @@ def open_link(
         hub.admit(LibzmqReceiver(hub, sock))
         return ZmqReceiver(hub, sock.address)
     if is_listening:
-        listening, address = sockets.bind(address)
+        listening, address = sockets.bind(address, is_open=False)
         hub.acceptor = Acceptor(listening, address, hub, None, io)
     else:
         hub.acceptor = Connector(hub, io)
