@@ -19,6 +19,7 @@ from numpush.ingest.url import parse
 
 LIMIT = 30.0  #: seconds that anything may take on a busy machine
 TRANSPORTS = ("tcp", "tcp6", "tls", "unix", "abstract")
+TIPC_TRANSPORTS = ("tipc", "tipc+seqpacket", "tipc+rdm")  #: where the kernel has it: tests/tipc
 
 
 @functools.cache
@@ -33,6 +34,8 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 def url_of(transport: str, folder: Any) -> str:
+    if transport in TIPC_TRANSPORTS:
+        return f"{transport}://18951:{secrets.randbits(32)}"
     return {
         "tcp": "tcp://127.0.0.1:0",
         "tcp6": "tcp://[::1]:0",

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,11 @@ import pytest
 
 import numpush.ffi.stream
 import processes
-from ingest_links import LIMIT, TRANSPORTS, contexts, link, threads, url_of
+from ingest_links import LIMIT, TIPC_TRANSPORTS, TRANSPORTS, contexts, link, threads, url_of
 from numpush import SArray, SDataFrame, SSeries, WaitTimeout, ingest
+from numpush.ingest.url import parse
+
+HAS_TIPC = "TIPC " in Path("/proc/net/protocols").read_text()
 
 ARRAYS = {
     "small": np.arange(3333, dtype="i4"),
@@ -58,9 +62,26 @@ def ends(request, tmp_path):
 
 
 @pytest.fixture
-def tcp(tmp_path):
-    with link("tcp", tmp_path) as both:
+def transport():
+    """The one for tests that need not run over each; tests/tipc has others."""
+    return "tcp"
+
+
+@pytest.fixture
+def pair(transport, tmp_path):
+    with link(transport, tmp_path) as both:
         yield both
+
+
+@pytest.fixture
+def url(transport, tmp_path):
+    return url_of(transport, tmp_path)
+
+
+@pytest.fixture
+def known_url(tmp_path):
+    """One that is known before anybody listens there."""
+    return url_of("unix", tmp_path)
 
 
 class TestObjects:
@@ -109,8 +130,8 @@ class TestObjects:
         listener.send(np.arange(70_000))
         assert connection.recv(LIMIT)[-1] == 69_999
 
-    def test_what_landed_is_shared(self, tcp):
-        listener, connection = tcp
+    def test_what_landed_is_shared(self, pair):
+        listener, connection = pair
         for array in (np.zeros(10), np.zeros(100_000)):  # in an arena, in a segment of its own
             connection.send(array)
             got = listener.recv(LIMIT)
@@ -120,8 +141,8 @@ class TestObjects:
             with got.lock:
                 pass
 
-    def test_small_arrays_keep_apart(self, tcp):
-        listener, connection = tcp
+    def test_small_arrays_keep_apart(self, pair):
+        listener, connection = pair
         sent = [np.full(size % 97 + 1, size, "u2") for size in range(3333)]
         for array in sent:
             connection.send(array)
@@ -130,9 +151,9 @@ class TestObjects:
         assert len({array.name for array in got}) < 20
         assert all(np.array_equal(a, b) for i, (a, b) in enumerate(zip(sent, got)) if i != 5)
 
-    def test_a_sender_may_change_what_it_has_sent(self, tmp_path):
+    def test_a_sender_may_change_what_it_has_sent(self, transport, tmp_path):
         for io in ("auto", "send", "sendfile"):
-            with link("tcp", tmp_path, io=io) as (listener, connection):
+            with link(transport, tmp_path, io=io) as (listener, connection):
                 shared = SArray(np.zeros(1 << 20))
                 for i in range(8):
                     shared[:] = i
@@ -166,18 +187,18 @@ class TestObjects:
                 assert listener.recv(LIMIT)[-1] == 99_999
         assert len(tried) == 1
 
-    def test_compressed_and_with_checksums(self, tmp_path):
+    def test_compressed_and_with_checksums(self, transport, tmp_path):
         frame = mixed_frame(99_999)
         for options in ({"checksum": True}, {"compress": "lz4"}, {"compress": "zstd"}):
-            with link("tcp", tmp_path, **options) as (listener, connection):
+            with link(transport, tmp_path, **options) as (listener, connection):
                 connection.send(frame)
                 pd.testing.assert_frame_equal(listener.recv(LIMIT).to_pandas(), frame)
                 for array in ARRAYS.values():
                     connection.send(array)
                     assert listener.recv(LIMIT).tobytes() == array.tobytes()
 
-    def test_what_cannot_be_sent_says_so_and_nothing_is_lost(self, tcp):
-        listener, connection = tcp
+    def test_what_cannot_be_sent_says_so_and_nothing_is_lost(self, pair):
+        listener, connection = pair
         with pytest.raises(TypeError, match="column 'o'"):
             connection.send(pd.DataFrame({"o": [object()]}))
         for obj in ([1, 2], "text", {"a": 1}, pd.Index([1, 2]), np.array([None])):
@@ -188,29 +209,31 @@ class TestObjects:
 
 
 class TestLinks:
-    def test_one_object_each_way(self, tmp_path):
-        url = url_of("unix", tmp_path)
+    def test_one_object_each_way(self, known_url):
         got = []
-        receiver = threading.Thread(target=lambda: got.append(ingest.recv(url, timeout=LIMIT)))
+        receiver = threading.Thread(
+            target=lambda: got.append(ingest.recv(known_url, timeout=LIMIT))
+        )
         receiver.start()
-        ingest.send(url, mixed_frame(), timeout=LIMIT)
+        ingest.send(known_url, mixed_frame(), timeout=LIMIT)
         receiver.join(LIMIT)
         pd.testing.assert_frame_equal(got[0].to_pandas(), mixed_frame())
 
-    def test_who_connects_may_come_first(self, tmp_path):
-        url = url_of("unix", tmp_path)
+    def test_who_connects_may_come_first(self, known_url):
         found = []
-        early = threading.Thread(target=lambda: found.append(ingest.connect(url, timeout=LIMIT)))
+        early = threading.Thread(
+            target=lambda: found.append(ingest.connect(known_url, timeout=LIMIT))
+        )
         early.start()
         time.sleep(0.1)
-        with ingest.listen(url) as listener:
+        with ingest.listen(known_url) as listener:
             early.join(LIMIT)
             with found[0] as connection:
                 connection.send(np.arange(3))
             assert listener.recv(LIMIT).tolist() == [0, 1, 2]
 
-    def test_iteration_ends_with_the_goodbye(self, tcp):
-        listener, connection = tcp
+    def test_iteration_ends_with_the_goodbye(self, pair):
+        listener, connection = pair
         for i in range(5):
             listener.send(np.full(3, i))
         listener.flush(LIMIT)
@@ -221,8 +244,8 @@ class TestLinks:
         with pytest.raises(ingest.PeerGone, match="goodbye"):
             connection.recv(LIMIT)
 
-    def test_iteration_of_a_listener_ends_when_it_is_closed(self, tmp_path):
-        listener = ingest.listen("tcp://127.0.0.1:0")
+    def test_iteration_of_a_listener_ends_when_it_is_closed(self, url):
+        listener = ingest.listen(url)
         closer = threading.Timer(0.2, listener.close)
         closer.start()
         assert list(listener) == []
@@ -232,9 +255,9 @@ class TestLinks:
         with pytest.raises(ingest.LinkClosed):
             listener.send(np.arange(3))
 
-    def test_several_peers_at_once(self):
+    def test_several_peers_at_once(self, url):
         n_peers, n_each = 8, 40
-        with ingest.listen("tcp://127.0.0.1:0") as listener:
+        with ingest.listen(url) as listener:
 
             def run(peer):
                 with ingest.connect(listener.url) as connection:
@@ -251,8 +274,8 @@ class TestLinks:
             mine = [value - 1000 * peer for value in got if value // 1000 == peer]
             assert mine == list(range(n_each))
 
-    def test_objects_go_to_each_peer_in_turn(self):
-        with ingest.listen("tcp://127.0.0.1:0") as listener:
+    def test_objects_go_to_each_peer_in_turn(self, url):
+        with ingest.listen(url) as listener:
             with pytest.raises(WaitTimeout, match="no peer"):
                 listener.send(np.arange(3), timeout=0.05)
             with ingest.connect(listener.url) as first, ingest.connect(listener.url) as second:
@@ -263,14 +286,14 @@ class TestLinks:
                 got = [[int(each.recv(LIMIT)[0]) for _ in range(5)] for each in (first, second)]
         assert sorted(got[0] + got[1]) == list(range(10))
 
-    def test_recv_waits_no_longer_than_told(self, tcp):
-        listener, connection = tcp
+    def test_recv_waits_no_longer_than_told(self, pair):
+        listener, connection = pair
         for end in (listener, connection):
             with pytest.raises(WaitTimeout):
                 end.recv(timeout=0.05)
 
-    def test_statistics(self, tcp):
-        listener, connection = tcp
+    def test_statistics(self, pair):
+        listener, connection = pair
         for _ in range(3):
             connection.send(np.zeros(100_000))
         connection.flush(LIMIT)
@@ -281,9 +304,9 @@ class TestLinks:
         assert len(found.peers) == 1
         assert not found.failures
 
-    def test_a_thousand_connections_in_turn_leave_no_more_than_one(self):
+    def test_a_thousand_connections_in_turn_leave_no_more_than_one(self, url):
         before = processes.descriptors()
-        with ingest.listen("tcp://127.0.0.1:0") as listener:
+        with ingest.listen(url) as listener:
             for i in range(1000):
                 with ingest.connect(listener.url) as connection:
                     connection.send(np.full(3, i))
@@ -292,8 +315,8 @@ class TestLinks:
             assert len(processes.descriptors() - before) <= 2
         assert not threads()
 
-    def test_64_connections_at_once(self):
-        with ingest.listen("tcp://127.0.0.1:0") as listener:
+    def test_64_connections_at_once(self, url):
+        with ingest.listen(url) as listener:
             links = [ingest.connect(listener.url) for _ in range(64)]
             for i, each in enumerate(links):
                 each.send(np.full(100_000, i))
@@ -303,8 +326,8 @@ class TestLinks:
                 each.close()
         assert not threads()
 
-    def test_a_link_that_is_forgotten_ends(self):
-        listener = ingest.listen("tcp://127.0.0.1:0")
+    def test_a_link_that_is_forgotten_ends(self, url):
+        listener = ingest.listen(url)
         connection = ingest.connect(listener.url)
         connection.send(np.arange(3))
         del connection
@@ -312,8 +335,8 @@ class TestLinks:
         del listener
         assert not threads()
 
-    def test_a_forked_child_has_no_part_in_it(self, tcp):
-        listener, connection = tcp
+    def test_a_forked_child_has_no_part_in_it(self, pair):
+        listener, connection = pair
         connection.send(np.arange(100_000))
 
         def child():
@@ -328,8 +351,8 @@ class TestLinks:
         listener.send(np.arange(3))
         assert connection.recv(LIMIT).tolist() == [0, 1, 2]
 
-    def test_asyncio(self, tcp):
-        listener, connection = tcp
+    def test_asyncio(self, pair):
+        listener, connection = pair
 
         async def receive():
             got = []
@@ -366,12 +389,28 @@ class TestOptions:
             ("tcp://127.0.0.1:1?type=pull", "no options"),
             ("unix://relative", "unix:///PATH"),
             ("unix:///" + "x" * 120, "107 bytes"),
+            ("tipc+dgram://1000:1", "wanted one of"),
+            ("tipc://1000", "TYPE:INSTANCE"),
+            ("tipc+rdm://1000:-1", "TYPE:INSTANCE"),
+            ("tipc://63:1", "at least 64"),
+            ("tipc+seqpacket://0x100000000:1", "32 bits"),
+            ("tipc://1000:0x100000000", "32 bits"),
         ],
     )
     def test_a_wrong_url_says_what_is_wrong(self, url, message):
         for use in (ingest.listen, ingest.connect):
             with pytest.raises(ValueError, match=message):
                 use(url)
+
+    def test_tipc_addresses_are_decimal_or_not(self):
+        for scheme in TIPC_TRANSPORTS:
+            assert str(parse(f"{scheme}://0x3E8:0xffffffff")) == f"{scheme}://1000:4294967295"
+
+    @pytest.mark.skipif(HAS_TIPC, reason="this kernel has TIPC")
+    def test_a_kernel_without_tipc_says_so(self):
+        for use in (ingest.listen, ingest.connect):
+            with pytest.raises(OSError, match="modprobe tipc"):
+                use("tipc://1000:1")
 
     def test_wrong_options_say_what_is_wrong(self):
         url = "tcp://127.0.0.1:0"
