@@ -49,7 +49,7 @@ def listen(
         ``?type=sub&subscribe=PREFIX``, any number of times, wants only messages that begin so.
         Of TIPC ``tipc://TYPE:INSTANCE``, ``tipc+seqpacket://`` and ``tipc+rdm://`` the same. A TIPC
         address is bound for this node alone; with a key or with *insecure*, for the whole cluster. To
-        end a TIPC link whose peer does not take what was sent takes the kernel 8 seconds.
+        end a TIPC link (but rdm) whose peer does not take what was sent takes the kernel 8 seconds.
     key : bytes or str, optional
         A secret of at least 16 bytes that both ends have. It is proved, not sent; wanted where
         others than this machine's processes can connect. It keeps strangers out, and does not hide
