@@ -15,8 +15,8 @@ from harness import installed, machine, show
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 SCRIPTS = [
-    *("handoff", "pool", "parallel", "frames", "result", "creation", "filling", "attach", "locks"),
-    "importtime",
+    *("handoff", "pool", "parallel", "frames", "result", "creation", "filling"),
+    *("ingest", "ingest_zmq", "attach", "locks", "importtime"),
 ]
 #: For peers that cannot be imported with pandas 3: a Python with pandas 2, numpush and pandarallel.
 PANDAS_2 = os.environ.get("NUMPUSH_BENCH_PANDAS_2")
@@ -32,6 +32,10 @@ NOTES = {
     "copies it into place.",
     "creation": "Cold: memory that nobody has touched. Warm: what was freed before is used again; Ray "
     "keeps one object and writes into what the one before it had.",
+    "ingest": "Several objects one after the other, the whole time counts. Flight's figures count a copy "
+    "into shared memory that is touched already; Dask's end in private memory.",
+    "ingest_zmq": "The sender is pyzmq in all rows. Small messages become one SArray each with numpush, "
+    "and bytes with pyzmq.",
     "attach": "The first row counts unpickling; the second is the look-up and the call into C alone. "
     "The first attach of a process also makes its node, and sweeps.",
     "locks": "A robust mutex in Python is two calls into C, about what a lock written in C costs as a "
