@@ -159,6 +159,12 @@ class TestDamage:
             assert b"all of shared memory" in bare.read_all()
             assert isinstance(failure(listener), ingest.FrameError)
 
+    def test_more_acknowledgements_than_objects(self):
+        with ingest.listen(ANY) as listener, Bare(listener.url).greet() as bare:
+            bare.write(wire.pack_signal(wire.ACKNOWLEDGED, 1))
+            assert b"at most 0 are due" in bare.read_all()
+            assert isinstance(failure(listener), ingest.FrameError)
+
     @pytest.mark.parametrize("options", [{}, {"compress": "lz4"}])
     def test_a_checksum_that_does_not_hold(self, options):
         array = np.arange(100_000.0)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..shm.errors import WaitTimeout
 from . import compress, wire
-from .errors import IngestError, PeerGone, PeerRefused
+from .errors import FrameError, IngestError, PeerGone, PeerRefused
 from .hello import shake_hands
 from .receiving import Receiver
 from .stream import SocketStream, TlsStream
@@ -71,13 +71,20 @@ class Peer(Receiver):
                 continue
             text = bytes(stream.read(prologue.padded_header_size))[: prologue.header_size]
             if prologue.kind == wire.ACKNOWLEDGED:
-                with self._news:
-                    self._n_acknowledged += prologue.number
-                    self._news.notify_all()
+                self._take_acknowledgement(prologue.number)
             elif prologue.kind == wire.REFUSED:
                 raise PeerRefused(f"the peer refused: {text.decode(errors='replace')}")
             else:
                 self.said_bye = True
+
+    def _take_acknowledgement(self, number: int) -> None:
+        with self._news:
+            if number > self.n_unacknowledged:
+                raise FrameError(
+                    f"the peer acknowledges {number} objects, at most {self.n_unacknowledged} are due"
+                )
+            self._n_acknowledged += number
+            self._news.notify_all()
 
     def _land(self, prologue: wire.Prologue) -> None:
         hub, stream = self._hub, self._stream
@@ -112,12 +119,15 @@ class Peer(Receiver):
                 self._writing.release()
 
     def _refuse(self, reason: str) -> None:
+        self._say(wire.pack_signal(wire.REFUSED, text=reason))
+
+    def _say(self, signal: bytes) -> None:
+        """Send a last word, if that is possible without waiting for long."""
         if self._writing.acquire(timeout=1):
             try:
                 with contextlib.suppress(IngestError, TimeoutError):
-                    self._stream.write(
-                        wire.pack_signal(wire.REFUSED, text=reason), until=time.monotonic() + 1
-                    )
+                    if not self.ended:
+                        self._stream.write(signal, until=time.monotonic() + 1)
             finally:
                 self._writing.release()
 
@@ -142,37 +152,38 @@ class Peer(Receiver):
         try:
             if self.ended:
                 raise self._why()
-            is_whole = False
+            self._n_sent += 1  # before: its acknowledgement may be read before we go on
             try:
-                if codec is None:
-                    self._stream.write(outgoing.head, *outgoing.parts(), until=until)
-                else:
-                    self._stream.write(outgoing.head, until=until)
-                    for buffer in outgoing.buffers:
-                        for chunk in compress.chunks(buffer, codec):
-                            self._stream.write(chunk, until=until)
-                is_whole = True
-                self._n_sent += 1
-            except TimeoutError:
-                raise WaitTimeout(
-                    f"{self.name} did not take the whole object until the deadline; the connection "
-                    "is closed"
-                ) from None
+                self._write(outgoing, codec, until)
             except PeerGone as error:
+                self._n_sent -= 1
                 self._stream.shutdown()
                 self._is_over.wait(1)  # the thread may have read why
                 raise self._why(error) from error
-            finally:
-                if not is_whole:
-                    self._set_error(
-                        PeerGone("the connection was closed, an object being half sent")
-                    )
-                    self._stream.shutdown()
+            except BaseException as error:
+                self._n_sent -= 1
+                self._set_error(PeerGone("the connection was closed, an object being half sent"))
+                self._stream.shutdown()
+                if isinstance(error, TimeoutError):
+                    raise WaitTimeout(
+                        f"{self.name} did not take the whole object until the deadline; the "
+                        "connection is closed"
+                    ) from None
+                raise
         finally:
             self._writing.release()
         self._acknowledge()
         if self._stream.sends_pages:  # the object's memory is the peer's to read until then
             self.flush(until)
+
+    def _write(self, outgoing: wire.Outgoing, codec: str | None, until: float | None) -> None:
+        if codec is None:
+            self._stream.write(outgoing.head, *outgoing.parts(), until=until)
+            return
+        self._stream.write(outgoing.head, until=until)
+        for buffer in outgoing.buffers:
+            for chunk in compress.chunks(buffer, codec):
+                self._stream.write(chunk, until=until)
 
     def _why(self, error: Exception | None = None) -> Exception:
         found = self.error or error or PeerGone("the connection has ended")
@@ -209,9 +220,7 @@ class Peer(Receiver):
 
     def say_bye(self) -> None:
         """Tell the peer that nothing more comes."""
-        with contextlib.suppress(IngestError, TimeoutError), self._writing:
-            if not self.ended:
-                self._stream.write(wire.pack_signal(wire.BYE), until=time.monotonic() + 1)
+        self._say(wire.pack_signal(wire.BYE))
 
 
 class _Plain:

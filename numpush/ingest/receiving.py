@@ -59,9 +59,8 @@ class Receiver:
         self._source = stream
         self._landing: Landing | None = None
         self._arena = Arena()
-        self._landed: list[
-            tuple[Any, int]
-        ] = []  #: to be handed over, each with its bytes; rule (3)
+        #: to be handed over, each with its bytes; rule (3)
+        self._landed: list[tuple[Any, int]] = []
         self._thread = threading.Thread(target=self._run, name=f"numpush {name}", daemon=True)
 
     def start(self) -> None:
