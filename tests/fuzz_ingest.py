@@ -21,13 +21,16 @@ import numpy as np
 import pandas as pd
 
 from ingest_links import LIMIT, Bare, threads
-from numpush import ingest
-from numpush.ingest import compress, landing, wire
+from numpush import WaitTimeout, ingest
+from numpush.ingest import compress, landing, wire, zmq_messages, zmtp
 from numpush.ingest.url import parse
 from numpush.shm import naming
 
 _PIECES = (b"\x00", b"\xff", b"\x80", b"\xc0", b"\xdf\xff\xff\xff\xff", b"\xcf" + b"\xff" * 8)
-_URLS = ("tcp://127.0.0.1:9000", "tls+tcp://[::1]:1", "unix:///run/x.sock", "unix://@name")
+_URLS = (
+    *("tcp://127.0.0.1:9000", "tls+tcp://[::1]:1", "unix:///run/x.sock", "unix://@name"),
+    *("zmq+tcp://127.0.0.1:1?type=sub&subscribe=a%20b", "tipc://0x1000:7", "tipc+rdm://64:0"),
+)
 
 
 def samples():
@@ -170,6 +173,46 @@ def chunks(rng: random.Random) -> str:
     return "read"
 
 
+_ZMTP = [
+    (zmtp.read_version, zmtp.pack_greeting()[: zmtp.VERSION_END]),
+    (zmtp.read_greeting, zmtp.pack_greeting()),
+    (zmtp.read_header, zmtp.pack_header(70_000, has_more=True)),
+    (zmtp.read_command, zmtp.pack_ready("PUSH", b"me")[2:]),
+    (zmtp.read_metadata, zmtp.read_command(zmtp.pack_ready("PUSH", b"me")[2:])[1]),
+    (zmtp.read_error, zmtp.read_command(zmtp.pack_error("why")[2:])[1]),
+    (zmtp.read_ping, zmtp.read_command(zmtp.pack_ping(1, b"c")[2:])[1]),
+    (zmq_messages.read_description, b'{"dtype": "<f8", "shape": [3, 4], "other": null}'),
+]
+
+
+def zmtp_bytes(rng: random.Random) -> str:
+    """Damage what ZeroMQ's peers say, and pyzmq's description of an array."""
+    read, data = rng.choice(_ZMTP)
+    try:
+        read(damage(data, rng))
+    except ingest.FrameError:
+        return "refused"
+    return "read"
+
+
+def live_zmtp(rng: random.Random, listener: ingest.Link) -> str:
+    """Be a PUSH socket over a real connection, but for some bytes."""
+    body = BODIES[0]
+    parts = [SAMPLES[0].head, body]
+    said = zmtp.pack_greeting() + zmtp.pack_ready("PUSH")
+    said += b"".join(
+        zmtp.pack_header(len(part), has_more=i == 0) + part for i, part in enumerate(parts)
+    )
+    with Bare(listener.url) as bare:
+        try:
+            bare.write(damage(said, rng) if rng.randrange(8) else said[: rng.randrange(len(said))])
+            bare.sock.shutdown(1)
+            bare.read_all()
+        except OSError:
+            pass
+    return "sent"
+
+
 def live(rng: random.Random, listener: ingest.Listener) -> str:
     """Send damaged bytes over a real connection."""
     i = rng.randrange(len(SAMPLES))
@@ -186,20 +229,31 @@ def live(rng: random.Random, listener: ingest.Listener) -> str:
     return "sent"
 
 
+def empty(link: ingest.Link) -> None:
+    """Let go of what came through whole."""
+    while True:
+        try:
+            link.recv(0)
+        except WaitTimeout:
+            return
+
+
 def run(n: int, rng: random.Random, show: bool = False) -> collections.Counter[str]:
     """Try *n* damaged inputs; return how they went."""
     counts: collections.Counter[str] = collections.Counter()
-    parsers = [header] * 8 + [body] * 4 + [prologue] * 3 + [url] * 2 + [chunks]
-    with ingest.listen("tcp://127.0.0.1:0", timeout=LIMIT, max_bytes=1 << 20) as listener:
+    parsers = [header] * 8 + [body] * 4 + [prologue] * 3 + [zmtp_bytes] * 4 + [url] * 2 + [chunks]
+    with (
+        ingest.listen("tcp://127.0.0.1:0", timeout=LIMIT, max_bytes=1 << 20) as listener,
+        ingest.listen("zmq+tcp://127.0.0.1:0", timeout=LIMIT, max_bytes=1 << 20) as puller,
+    ):
         since = time.monotonic()
         for i in range(n):
             if i % 50 == 0:
                 counts[live(rng, listener)] += 1
-                while True:
-                    try:
-                        listener.recv(0)
-                    except ingest.link.WaitTimeout:
-                        break
+                empty(listener)
+            elif i % 50 == 25:
+                counts[live_zmtp(rng, puller)] += 1
+                empty(puller)
             else:
                 counts[rng.choice(parsers)(rng)] += 1
             if show and i % 10_000 == 9999:
