@@ -12,6 +12,7 @@ if multiprocessing.parent_process() is None:
     os.environ["NUMPUSH_NAMESPACE"] = f"nptest-{os.getpid()}"
 
 import gc
+import signal
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver, resource_tracker
@@ -29,6 +30,9 @@ SETTLE = 5.0  #: seconds that children may take to end, and their files to go
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Started in the background by a shell, a process ignores Ctrl-C, and so would its children.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for file in os.listdir("/dev/shm"):  # of test processes that were killed
         pid = file.removeprefix("nptest-").partition(".")[0].partition("-")[0]
         if file.startswith("nptest-") and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
