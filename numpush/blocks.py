@@ -88,9 +88,12 @@ def _cut(places: list[list[int]], buf: Any) -> list[Raw]:
 def view(token: Any, mode: str) -> Any:
     """Return the memory behind *token* as NumPy should see it: read-only when the pages are.
 
-    An array over it cannot be made writeable then, so a store is a ValueError, never a crash.
+    An array over it cannot be made writeable then, so a store is a ValueError, never a crash: hence an
+    array, since one over a memoryview has what is beneath that as its base, which is writable.
     """
-    return memoryview(token).toreadonly() if mode == "ro" else token
+    if mode == "ro":
+        return np.frombuffer(memoryview(token).toreadonly(), np.uint8)
+    return token
 
 
 def read(segment: Segment, token: Any, mode: str) -> tuple[Schema, list[Raw]]:

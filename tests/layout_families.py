@@ -259,8 +259,14 @@ def family(column, name=None):
 
 
 def tell(cell):
-    """Say what a cell is; a set's order is chance."""
-    return sorted(map(repr, cell)) if isinstance(cell, set | frozenset) else repr(cell)
+    """Say what a cell is; a set's order is chance, wherever it lies."""
+    if isinstance(cell, set | frozenset):
+        return f"{type(cell).__name__} {sorted(map(tell, cell))}"
+    if type(cell) in (list, tuple):
+        return f"{type(cell).__name__} {list(map(tell, cell))}"
+    if type(cell) is dict:
+        return f"dict {[(tell(key), tell(value)) for key, value in cell.items()]}"
+    return repr(cell)
 
 
 def assert_same_array(back, array):

@@ -157,7 +157,8 @@ HASHABLE = [
     column
     for column in TAKEN
     if not column.startswith(("arrow", "object lists", "object dicts", "object decimals"))
-    and column not in ("f2", "g", "object of surrogates", "object of all the missing")
+    and column
+    not in ("f2", "g", "object sets", "object of surrogates", "object of all the missing")
 ]
 
 
