@@ -50,9 +50,11 @@ def main() -> None:
         race.add(EMPTY, lambda: through_pool(tasks.nothing, None))
 
     shared = numpush.SArray(data)
+    there.add("numpush SArray, not read", lambda: through_pool(tasks.nothing, shared))
     there.add("numpush SArray", lambda: check(through_pool(tasks.look, shared)))
     in_hand.add("numpush SArray(a)", lambda: check(through_pool(tasks.look, numpush.SArray(data))))
     shared_frame = numpush.SDataFrame(frame)
+    frames.add("numpush SDataFrame, not read", lambda: through_pool(tasks.nothing, shared_frame))
     frames.add(
         "numpush SDataFrame",
         lambda: check(through_pool(tasks.look_frame, shared_frame), frame_answer),

@@ -24,7 +24,7 @@ PANDAS_2 = os.environ.get("NUMPUSH_BENCH_PANDAS_2")
 #: What the figures of a script do not say themselves.
 NOTES = {
     "handoff": "Each task reads from a thousand pages of the array, or a view of the frame: that is in "
-    "every row but the first.",
+    "every row but the first, and those that say so.",
     "parallel": "pandarallel needs pandas 2: NUMPUSH_BENCH_PANDAS_2 names a Python that has it, and numpush "
     "and pandarallel beside it; its races say so in their titles.",
     "frames": "A shared frame looks at every access whether another process has replaced its structure: "
