@@ -23,6 +23,14 @@ def reserve(fd: int, end: int, start: int = 0) -> None:
         start = check(lib.npush_map_reserve(fd, start, end))
 
 
+def collapse(fd: int, start: int, end: int) -> int:
+    """Have the empty range of *fd* lie in huge pages; return where the first is that does not.
+
+    Only whole ones that lie in it. Short of the last of them: more could not be had.
+    """
+    return lib.npush_map_collapse(fd, start, end)
+
+
 def map(fd: int, offset: int, size: int, mode: int) -> int:
     """Map *size* bytes of *fd* from *offset*; return the address."""
     out = ffi.new("uintptr_t *")

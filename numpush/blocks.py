@@ -72,7 +72,7 @@ def store(
 def fill(segment: Segment, pairs: list[tuple[Any, Any]]) -> None:
     """Copy to each target, in a segment that is not committed, its source: as `copying` does best."""
     mapping = segment.mappings["rw"]
-    if segment.is_fresh and segment.data_size >= WRITE_FROM:
+    if segment.is_fresh and not mapping.is_hot and segment.data_size >= WRITE_FROM:
         with segment.opened() as fd:
             write_all(fd, segment.data_offset, mapping.address, pairs)
     else:

@@ -14,6 +14,7 @@ from ..ffi import seg as _seg
 from .errors import SegmentDamaged, SegmentNotFound
 from .header import PAGE
 from .mapping import MODES, Mapping, key_of
+from .reserve import reserve
 from .segment import Segment, round_up
 
 __all__ = [
@@ -42,7 +43,7 @@ def extend(segment: Segment, size: int) -> int:
     start = round_up(max(end, segment.capacity - segment.data_offset))
     with segment.opened() as fd:
         try:
-            _map.reserve(fd, segment.data_offset + start + size, segment.data_offset + start)
+            reserve(fd, segment.data_offset + start + size, segment.data_offset + start)
         except BaseException:
             os.ftruncate(fd, segment.data_offset + start)
             raise

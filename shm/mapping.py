@@ -42,7 +42,8 @@ class Mapping:
         self.address = address
         self.size = size
         self.start = start  #: where in the data it begins
-        self.is_hot = False  #: its page tables are filled: all of it was written through it
+        #: its page tables are filled, all of it was written through it; or few faults will do that
+        self.is_hot = False
         #: weak reference to the buffer that the live views share; registry.py sets and clears it
         self.token: object | None = None
         #: goes before what it refers to: with the mapping, or when its segment becomes another

@@ -32,6 +32,7 @@ from . import descriptor, naming, space, table
 from .errors import SegmentDamaged, SegmentError, SegmentExists, SegmentNotFound
 from .header import PAGE, Header
 from .mapping import MODES, Mapping
+from .reserve import reserve as _reserve
 
 __all__ = ["Segment", "unlink_queue"]
 
@@ -120,8 +121,9 @@ class Segment:
         capacity = data_offset + round_up(data_size + 1)
         fd = cls._open_new(name)
         try:
+            is_huge = False
             if reserve:
-                _map.reserve(fd, capacity)
+                is_huge = _reserve(fd, capacity)
             else:
                 _map.reserve(fd, data_offset)
                 os.ftruncate(fd, capacity)
@@ -140,7 +142,10 @@ class Segment:
                     pid=os.getpid(),
                 )
                 fcntl.flock(fd, fcntl.LOCK_UN)  # by close alone it would last as long as a mapping
-                self.map("rw", fd)
+                mapping = self.map("rw", fd)
+                mapping.is_hot = is_huge  # few faults fill its page tables
+                if not reserve and data_size >= _BIG and space.asks_for_huge_pages():
+                    _map.huge(mapping.address, mapping.size)
             except BaseException:
                 self.unmap()
                 raise
@@ -327,8 +332,6 @@ class Segment:
             if fd is None:
                 descriptor.close(opened)
         mapping = self.mappings[mode] = Mapping(self, mode, address, size)
-        if mode == "rw" and size >= _BIG and space.asks_for_huge_pages():
-            _map.huge(address, size)
         return mapping
 
     def unmap(self) -> None:

@@ -81,7 +81,7 @@ class TestSegmentFull:
     def test_a_broken_promise_of_room_is_an_error_too(self, monkeypatch):
         """room() said yes, the reservation says no."""
 
-        def reserve(fd, size):
+        def reserve(*_):
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("numpush.ffi.map.reserve", reserve)
@@ -89,13 +89,14 @@ class TestSegmentFull:
             SArray(np.zeros(N))
         assert processes.files() == set()
 
-    def test_an_interrupt_while_reserving_leaves_nothing(self, monkeypatch):
-        def reserve(fd, size):
+    @pytest.mark.parametrize("where", ["collapse", "reserve"])
+    def test_an_interrupt_while_reserving_leaves_nothing(self, monkeypatch, where):
+        def interrupt(*_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("numpush.ffi.map.reserve", reserve)
+        monkeypatch.setattr(f"numpush.ffi.map.{where}", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            SArray(np.zeros(N))
+            SArray(np.zeros(1 << 20))  # large enough for huge pages
         assert processes.files() == set()
 
     def test_an_interrupt_while_copying_leaves_nothing(self, monkeypatch):

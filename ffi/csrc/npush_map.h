@@ -13,7 +13,11 @@ int npush_map_open(const char *name, int create);
 /* Reserve [from, to) of the file so that no later store can fail, in pieces. to, or how far it came when a signal
  * interrupted it (call again from there), or -errno; -ENOSPC: /dev/shm is full. posix_fallocate(3). */
 int64_t npush_map_reserve(int fd, int64_t from, int64_t to);
-/* Map [offset, offset+size) of fd in one of the three modes. */
+/* Have what whole huge pages (2 MiB) fit into [from, to) of the file, which has that size and is empty there, be huge
+ * pages, zero and reserved. Where the first is that is not: more is not to be had (no such kernel, no such memory, or only
+ * after much moving of other memory), and small pages must do. No error. madvise(2), MADV_COLLAPSE. */
+int64_t npush_map_collapse(int fd, int64_t from, int64_t to);
+/* Map [offset, offset+size) of fd in one of the three modes; at an address that suits huge pages. */
 int npush_map_map(int fd, uint64_t offset, uint64_t size, int mode, uintptr_t *address);
 int npush_map_unmap(uintptr_t address, uint64_t size);
 /* Fault in [address, address+size) for writing (or reading) in one go. -EINVAL before Linux 5.14. */

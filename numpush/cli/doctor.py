@@ -32,6 +32,7 @@ from ..ffi import map as _map
 from ..ffi import mutex as _mutex
 from ..ffi import seg as _seg
 from ..shm import naming, node, space, survey
+from ..shm.reserve import HUGE_PAGE
 
 __all__ = ["CHECKS", "Finding", "run"]
 
@@ -114,16 +115,20 @@ def check_cgroup() -> Finding:
 
 
 def check_huge_pages() -> Finding:
-    """Transparent huge pages for files in /dev/shm: the mount's option says, not shmem_enabled."""
+    """Transparent huge pages for files in /dev/shm: made on demand (Linux 6.1), or by the mount."""
     policy = space.huge_pages()
     enabled = re.search(r"\[(\w+)\]", _read("/sys/kernel/mm/transparent_hugepage/shmem_enabled"))
-    found = f"{policy}; shmem_enabled is {enabled[1] if enabled else 'not there'}"
+    found = f"{policy} by the mount; shmem_enabled is {enabled[1] if enabled else 'not there'}"
+    with _scratch(0) as fd:
+        os.ftruncate(fd, 2 * HUGE_PAGE)
+        if _map.collapse(fd, 0, HUGE_PAGE) == HUGE_PAGE:
+            return Finding("ok", f"{found}; big segments get them on demand")
     if not enabled:
         return Finding("note", f"{found}: this kernel has none")
     if policy == "never":
-        remedy = f"mount -o remount,huge=advise {naming.DIR}   # as root"
+        remedy = f"Linux 6.1 or later; or mount -o remount,huge=advise {naming.DIR}   # as root"
         if enabled[1] == "deny":
-            remedy = "echo never > /sys/kernel/mm/transparent_hugepage/shmem_enabled && " + remedy
+            remedy = "echo never > /sys/kernel/mm/transparent_hugepage/shmem_enabled   # as root"
         return Finding("note", f"{found}: big segments are filled page by page", remedy)
     return Finding("ok", found)
 
@@ -264,7 +269,7 @@ def check_splice() -> Finding:
         os.close(writer)
     if got != wanted:
         return Finding("fail", f"{len(got)} of {len(wanted)} bytes went from a pipe to tmpfs")
-    return Finding("ok", "io='auto' receives by splice into fresh memory, by recv into warm")
+    return Finding("ok", "io='auto' receives by it into fresh small pages, by recv into others")
 
 
 def check_tipc() -> Finding:

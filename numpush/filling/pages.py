@@ -1,8 +1,8 @@
 """The memory that is being filled: a segment that nobody else sees yet, and stores into its buffers.
 
-(1) Into fresh pages a store is a pwrite: a /dev/shm without room (only possible with reserve=False)
-    answers that with an error, not SIGBUS. Beside the decoding it made no difference in time to
-    stores through the mapping, where those into warm memory go.
+(1) Into fresh small pages a store is a pwrite: a /dev/shm without room (only possible with
+    reserve=False) answers that with an error, not SIGBUS. Beside the decoding it made no difference in
+    time to stores through the mapping, where those into warm memory and huge pages go.
 (2) Stores of several threads do not overlap, but for bits, which are or-ed under a lock.
 (3) `finish` lets others attach. Until then the segment goes with the last reference to us.
 """
@@ -42,6 +42,7 @@ class Pages:
         mapping = self.segment.mappings["rw"]
         self._to_file = self.segment.data_offset - mapping.address
         self._is_fresh = self.segment.is_fresh
+        self._takes_writes = self._is_fresh and not mapping.is_hot
         self._lock = threading.Lock()
         self._fd = -1
         copy_all([pair for buffer, raw in zip(buffers, self._raw) for pair in buffer.copies(raw)])
@@ -70,7 +71,7 @@ class Pages:
             raise IndexError(
                 f"{data.nbytes} bytes at {offset} of a buffer of {self._raw[buffer].nbytes}"
             )
-        if self._is_fresh and data.nbytes >= _WRITE_FROM:
+        if self._takes_writes and data.nbytes >= _WRITE_FROM:
             self._write(data, target.__array_interface__["data"][0] + self._to_file)
         else:
             target[...] = data

@@ -38,8 +38,8 @@ from .errors import PeerGone
 __all__ = ["IO", "SocketStream", "TlsStream"]
 
 #: "splice" and "recv" say how to receive, "sendfile" and "send" how to send. "auto": by splice into
-#: fresh memory and by recv into warm; by send, since what sendfile sends is not to be changed before
-#: the peer has it, and is no faster (benchmarks/ingest.py).
+#: fresh memory in small pages, by recv into warm and into huge ones; by send, since what sendfile
+#: sends is not to be changed before the peer has it, and is no faster (benchmarks/ingest.py).
 IO = ("auto", "splice", "recv", "sendfile", "send")
 
 Raw = NDArray[np.uint8]
@@ -171,7 +171,7 @@ class SocketStream:
         progress(done)
         if done == size:
             return
-        is_fresh = segment.is_fresh and size >= _LARGE
+        is_fresh = segment.is_fresh and not mapping.is_hot and size >= _LARGE
         if self.io == "splice" or (self.io != "recv" and is_fresh):
             try:
                 with segment.opened() as fd:

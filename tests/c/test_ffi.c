@@ -230,6 +230,42 @@ static void test_map(void)
     EQUAL(shm_unlink(object_name), 0);
 }
 
+static void test_huge_pages(void)
+{
+    const uint64_t page = 4096;
+    const int64_t huge = INT64_C(2) << 20, size = 20 * huge + (int64_t)page;
+    uintptr_t address, other;
+    struct stat st;
+    int64_t reached;
+    int fd = npush_map_open(object_name, 1);
+
+    CHECK(fd >= 0);
+    EQUAL(ftruncate(fd, size), 0);
+    EQUAL(pwrite(fd, "x", 1, huge), 1); /* what is there stays, and is not in the way */
+    reached = npush_map_collapse(fd, 1, size); /* as far as this kernel, and its memory now, would go */
+    CHECK(reached >= huge && reached <= 20 * huge && reached % huge == 0);
+    EQUAL(fstat(fd, &st), 0);
+    CHECK((int64_t)st.st_blocks * 512 >= reached - huge);
+    EQUAL(npush_map_reserve(fd, 0, size), size);
+
+    /* Mappings lie as huge pages need it, whatever their offset, and are whole. */
+    EQUAL(npush_map_map(fd, page, (uint64_t)size - page, NPUSH_MAP_RW, &address), 0);
+    EQUAL(address % (uintptr_t)huge, page);
+    EQUAL(npush_map_map(fd, (uint64_t)huge, (uint64_t)(3 * huge), NPUSH_MAP_COW, &other), 0);
+    EQUAL(other % (uintptr_t)huge, 0);
+    for (int64_t i = 0; i < size - (int64_t)page; i += (int64_t)page)
+        EQUAL(((char *)address)[i], i == huge - (int64_t)page ? 'x' : 0);
+    memset((char *)address, 1, (size_t)size - page);
+    EQUAL(((char *)other)[3 * huge - 1], 1);
+    EQUAL(npush_map_unmap(other, (uint64_t)(3 * huge)), 0);
+    EQUAL(npush_map_unmap(address, (uint64_t)size - page), 0);
+
+    EQUAL(npush_map_collapse(-1, 0, 4 * huge), 0);
+    EQUAL(npush_map_collapse(fd, 0, huge - 1), 0); /* no whole one */
+    EQUAL(close(fd), 0);
+    EQUAL(shm_unlink(object_name), 0);
+}
+
 /* -- mutex */
 
 typedef struct {
@@ -1189,6 +1225,7 @@ int main(void)
         void (*run)(void);
     } tests[] = {
         TEST(test_map),
+        TEST(test_huge_pages),
         TEST(test_mutex),
         TEST(test_mutex_whose_owner_dies),
         TEST(test_futex),
