@@ -5,6 +5,8 @@
 #include <linux/futex.h>
 #include <time.h>
 
+#define SPINS 100 /* about 4 us */
+
 int npush_mutex_init(npush_mutex_t *m)
 {
     pthread_mutexattr_t attr;
@@ -21,6 +23,28 @@ int npush_mutex_init(npush_mutex_t *m)
         rc = pthread_mutex_init(&m->m, &attr);
     pthread_mutexattr_destroy(&attr);
     return -rc;
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("isb");
+#endif
+}
+
+/* Most are held for less than it takes to sleep and be woken. */
+static int spin_lock(pthread_mutex_t *m)
+{
+    int rc = EBUSY;
+
+    for (int i = 0; i < SPINS && rc == EBUSY; i++) {
+        relax();
+        if (!(__atomic_load_n((const uint32_t *)m, __ATOMIC_RELAXED) & FUTEX_TID_MASK))
+            rc = pthread_mutex_trylock(m);
+    }
+    return rc;
 }
 
 static int wait_lock(pthread_mutex_t *m, int64_t timeout_ns)
@@ -52,6 +76,8 @@ int npush_mutex_lock(npush_mutex_t *m, int64_t timeout_ns)
 {
     int rc = pthread_mutex_trylock(&m->m);
 
+    if (rc == EBUSY && timeout_ns > 0)
+        rc = spin_lock(&m->m);
     if (rc == EBUSY && timeout_ns > 0)
         rc = wait_lock(&m->m, timeout_ns);
     if (rc == EOWNERDEAD) {
