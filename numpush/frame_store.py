@@ -263,12 +263,13 @@ def store_of(segment: Segment, token: Any, mode: str, place: Place | None = None
     """Return the store of a generation, rebuilding its frame if nobody here has it."""
     key = segment.name, segment.identity, mode
     history = _histories.get(key)
-    if place is None:
-        place = read_place(segment)
-    generation = place[0]
+    generation = _seg.generation(segment.ref) if place is None else place[0]
     known = None if history is None else history.stores.get(generation)
     if known is not None:
         return known
+    if place is None:
+        place = read_place(segment)
+        generation = place[0]
     if history is None:
         history = _histories[key] = History()
     schema, parts, extents = generations.read(segment, place)
