@@ -13,6 +13,7 @@ import atexit
 import functools
 import itertools
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -177,10 +178,23 @@ def apply_groups(
 
 def _rows_of_groups(groups: Any, n: int) -> list[Any]:
     """Return the row numbers of each group, in the order in which `apply` goes."""
-    numbers = groups.ngroup().to_numpy()
-    order = np.argsort(numbers, kind="stable")
+    numbers = groups.ngroup().fillna(-1).to_numpy(np.int64)  # NaN: a row of none
+    order = _stable_order(numbers)
     edges = np.searchsorted(numbers[order], np.arange(n + 1))
     return [order[low:high] for low, high in itertools.pairwise(edges)]
+
+
+def _stable_order(numbers: Any) -> Any:
+    """Return ``argsort(numbers, kind="stable")`` of integers from -1 to 2**32 - 2.
+
+    16 bits at a time: those NumPy sorts by radix, ten times as fast.
+    """
+    digits = (numbers + 1).astype(np.uint32).view(np.uint16).reshape(-1, 2)
+    low, high = digits.T if sys.byteorder == "little" else digits.T[::-1]
+    order = np.argsort(low, kind="stable")
+    if high.any():
+        order = order[np.argsort(high[order], kind="stable")]
+    return order
 
 
 def _apply_to_groups(
@@ -194,10 +208,11 @@ def _apply_to_groups(
     sizes: Any,
     names: list[Any],
 ) -> list[Any]:
-    chosen = frame.iloc[:, positions[0]] if is_series else frame.iloc[:, positions]
+    # As pandas does: all rows taken at once, of which each group is a slice.
+    chosen = (frame.iloc[:, positions[0]] if is_series else frame.iloc[:, positions]).take(order)
     results, end = [], 0
     for n, name in zip(sizes, names):
-        group = chosen.iloc[order[end : end + n]]
+        group = chosen.iloc[end : end + n]
         end += n
         object.__setattr__(group, "name", name)
         results.append(function(group, *args, **kwargs))
