@@ -34,7 +34,6 @@ from .frame_writes import (
 from .shm.errors import SharedStructureError
 
 __all__ = [
-    "InPlaceMethod",
     "Indexed",
     "SharedAttrs",
     "WritesInPlace",
@@ -42,6 +41,7 @@ __all__ = [
     "make_indexers",
     "set_attrs",
     "use_up",
+    "write_in_place",
 ]
 
 #: Methods that, in place, put other columns, rows or labels where the old were.
@@ -293,10 +293,17 @@ def in_place_methods(cls: Any) -> Iterator[InPlaceMethod]:
             yield InPlaceMethod(name, method, parameters.index("inplace") - 1, warn)
 
 
-def _wrap(found: InPlaceMethod) -> Callable[..., Any]:
-    """Have a method write to shared memory where its `inplace` is true."""
+def write_in_place(
+    found: InPlaceMethod, way: Callable[[Any, str, Callable[[Any], Any]], Any]
+) -> Any:
+    """Have a method write to shared memory where its `inplace` is true.
+
+    Parameters
+    ----------
+    way : callable
+        Called with the shared object, what was asked of it, and what does that to a plain one.
+    """
     name, method = found.name, found.method
-    way = write_columns if name in _REPLACING else write_frame
 
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -309,18 +316,27 @@ def _wrap(found: InPlaceMethod) -> Callable[..., Any]:
         if not found.asks(args, kwargs):
             return method(self, *args, **kwargs)
 
-        def write(frame: Any) -> Any:
-            _pandas.mute_inplace(frame)
-            result = method(frame, *args, **kwargs)
-            return self if result is frame else result
+        def change(plain: Any) -> Any:
+            _pandas.mute_inplace(plain)
+            result = method(plain, *args, **kwargs)
+            return self if result is plain else result
 
-        return way(self._window, f"{name}(inplace=True)", write)
+        return way(self, f"{name}(inplace=True)", change)
 
     return call
 
 
+def _write_cells(self: Any, operation: str, change: Callable[[Any], Any]) -> Any:
+    return write_frame(self._window, operation, change)
+
+
+def _replace_columns(self: Any, operation: str, change: Callable[[Any], Any]) -> Any:
+    return write_columns(self._window, operation, change)
+
+
 for _found in in_place_methods(pd.DataFrame):
-    setattr(WritesInPlace, _found.name, _wrap(_found))
+    _way = _replace_columns if _found.name in _REPLACING else _write_cells
+    setattr(WritesInPlace, _found.name, write_in_place(_found, _way))
 _pandas.mute_inplace(WritesInPlace)
 _pandas.attribute_warnings()
 

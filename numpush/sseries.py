@@ -8,14 +8,13 @@ generation, and what is derived is plain and private, for the same reasons as th
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pandas as pd
 
 from . import _managers, _pandas, transport
-from .frame_spellings import Indexed, InPlaceMethod, in_place_methods, make_indexers, use_up
+from .frame_spellings import Indexed, in_place_methods, make_indexers, use_up, write_in_place
 from .frame_store import Window
 from .frame_writes import write_cells, write_columns
 from .handle import SeriesHandle
@@ -253,33 +252,8 @@ def _on_series(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return write
 
 
-def _wrap(found: InPlaceMethod) -> Callable[..., Any]:
-    """Have a method write to shared memory where its `inplace` is true."""
-    name, method = found.name, found.method
-
-    @functools.wraps(method)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if found.warns(args, kwargs):
-            found.warn(self, True, name)
-        if not found.asks(args, kwargs):
-            return method(self, *args, **kwargs)
-        gives_itself = False
-
-        def change(series: Any) -> Any:
-            nonlocal gives_itself
-            _pandas.mute_inplace(series)
-            result = method(series, *args, **kwargs)
-            gives_itself = result is series
-            return result
-
-        result = self._replace(f"{name}(inplace=True)", change)
-        return self if gives_itself else result
-
-    return call
-
-
 for _found in in_place_methods(pd.Series):
-    setattr(SSeries, _found.name, _wrap(_found))
+    setattr(SSeries, _found.name, write_in_place(_found, SSeries._replace))
 _pandas.mute_inplace(SSeries)
 
 
