@@ -1,8 +1,11 @@
-"""What the benchmarks share: rounds that interleave the contestants, medians, and a table.
+"""What the benchmarks share: rounds in which the contestants take turns, medians, and a table.
 
-Every contestant of a benchmark runs in the same process (or its own pool), round by round, so that
-noise of the machine meets all of them alike; the median of the rounds counts. A contestant whose
-library is not installed is named, not dropped.
+Every contestant of a benchmark runs in the same process (or its own pool), round by round, in an order
+that changes, so that noise of the machine, and what the one before leaves behind, meets all of them
+alike; the median of the rounds counts. What is over in less
+than 20 ms is done again until then, in its turn, and the time of one is the mean: a single
+millisecond tells more of what ran before it, and of whom the kernel woke, than of itself. A contestant
+whose library is not installed is named, not dropped.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import importlib.util
 import json
 import os
 import platform
+import random
 import statistics
 import sys
 import time
@@ -20,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 Contestant = Callable[[], Any]
+
+_TURN = 0.02  #: seconds
 
 
 def installed(module: str) -> bool:
@@ -68,14 +74,16 @@ class Race:
         needs: str | None = None,
         *,
         slow: bool = False,
-        before: Contestant = lambda: None,
+        before: Contestant | None = None,
     ) -> None:
         """Enter *run*, which checks what it computed; *needs* names its library.
 
         A *slow* one, that takes seconds, runs in one round only. *before* is called each time
-        before the clock starts; what *run* returns is dropped after it has stopped.
+        before the clock starts, and then it runs once in its turn; what *run* returns is dropped
+        after the clock has stopped.
         """
-        self.before[name] = before
+        if before is not None:
+            self.before[name] = before
         if slow:
             self.slow.add(name)
         if needs is not None and not installed(needs):
@@ -87,16 +95,27 @@ class Race:
         """Time *rounds* rounds, after *warm_up* that do not count."""
         self.seconds = {name: [] for name in self.contestants}
         for i in range(warm_up + rounds):
-            for name, contestant in self.contestants.items():
+            order = list(self.contestants.items())
+            random.Random(i).shuffle(order)
+            for name, contestant in order:
                 if name in self.slow and i != warm_up:
                     continue
-                self.before[name]()
-                start = self.clock()
-                result = contestant()
-                elapsed = self.clock() - start
-                del result
+                elapsed = self._take_turn(name, contestant)
                 if i >= warm_up:
                     self.seconds[name].append(elapsed)
+
+    def _take_turn(self, name: str, contestant: Contestant) -> float:
+        before = self.before.get(name)
+        if before is not None:
+            before()
+        n, elapsed, began = 0, 0.0, time.perf_counter()
+        while n == 0 or (before is None and time.perf_counter() - began < _TURN):
+            start = self.clock()
+            result = contestant()
+            elapsed += self.clock() - start
+            del result
+            n += 1
+        return elapsed / n
 
     def results(self) -> dict[str, Any]:
         medians = {name: statistics.median(times) for name, times in self.seconds.items()}

@@ -1,4 +1,5 @@
 """Receive 256 MB objects from another process, into shared memory: ours, Arrow Flight, Dask, and C.
+And many small arrays.
 
 Each contestant receives several objects from a sender of its own, which keeps sending while it is
 wanted to; the data of each is touched, and the whole time counts. Fresh: memory that nobody has used
@@ -9,6 +10,7 @@ shared memory that is touched already, which is the best that its user can do.
 from __future__ import annotations
 
 import multiprocessing as mp
+import multiprocessing.connection
 import os
 import socket
 import time
@@ -27,6 +29,7 @@ from numpush.ffi import stream
 
 STEP = 512  #: every page is touched
 N_COLUMNS = 8
+SMALL = "numpush, into segments that they share"
 
 
 def make_frame(mib: int) -> pd.DataFrame:
@@ -78,6 +81,24 @@ def run_raw(orders: Connection, mib: int, port: int) -> None:
         while (n := orders.recv()) is not None:
             for _ in range(n):
                 stream.send(sock.fileno(), data, 0, False, 10**12)
+
+
+def run_small(orders: Connection, url: str) -> None:
+    array = np.arange(128.0)
+    with ingest.connect(url) as link:
+        orders.send(True)
+        while (n := orders.recv()) is not None:
+            for _ in range(n):
+                link.send(array)
+
+
+def run_pickles(orders: Connection, address: Any) -> None:
+    array = np.arange(128.0)
+    with mp.connection.Client(address) as link:
+        orders.send(True)
+        while (n := orders.recv()) is not None:
+            for _ in range(n):
+                link.send(array)
 
 
 class Senders:
@@ -169,6 +190,29 @@ def raw_receiver(senders: Senders, args: Any) -> Callable[[], None]:
     return receive
 
 
+def small_receiver(senders: Senders, n: int, url: str) -> Callable[[], None]:
+    link = ingest.listen(url)
+    orders, _ = senders.start(run_small, link.url)
+    return lambda: check_small(orders, n, lambda: link.recv(60))
+
+
+def pickles_receiver(senders: Senders, n: int) -> Callable[[], None]:
+    """What multiprocessing has for it: each array is pickled, and unpickled into private memory."""
+    listener = mp.connection.Listener(("127.0.0.1", 0))
+    orders, _ = senders.start(run_pickles, listener.address)
+    connection = listener.accept()
+    return lambda: check_small(orders, n, connection.recv)
+
+
+def check_small(orders: Connection, n: int, receive: Callable[[], Any]) -> None:
+    orders.send(n)
+    total = 0.0
+    for _ in range(n):
+        total += receive()[127]
+    if total != n * 127:
+        raise AssertionError("other data")
+
+
 def dask_receiver(args: Any, answer: float) -> tuple[Callable[[], None], Callable[[], None]]:
     from distributed import Client, LocalCluster
 
@@ -204,7 +248,7 @@ async def fetch(n: int, key: str, sender: str, dask_worker: Any) -> float:
 
 
 def main() -> None:
-    args = arguments(__doc__, mib=256, objects=4)
+    args = arguments(__doc__, mib=256, objects=4, small=100_000)
     answer = touch(make_frame(args.mib))
     what = f"{args.objects} frames of {args.mib} MiB (8 float64 columns)"
     base = "numpush, TCP, fresh memory"
@@ -220,10 +264,10 @@ def main() -> None:
             race.add(name, receive, before=numpush.gc if keep else lambda: None)
 
     ours(base, tcp, keep=True)
-    ours("the same, io='recv'", tcp, keep=True, io="recv")
+    ours("the same, io='splice'", tcp, keep=True, io="splice")
     ours("the same, from a plain DataFrame", tcp, keep=True, plain=True)
     ours("numpush, TCP, warm memory", tcp, keep=False)
-    ours("the same, io='splice'", tcp, keep=False, io="splice")
+    ours("warm, io='splice'", tcp, keep=False, io="splice")
     ours("numpush, unix socket, fresh memory", unix + "f", keep=True)
     ours("numpush, unix socket, warm memory", unix + "w", keep=False)
     raw = raw_receiver(senders, args)
@@ -242,11 +286,15 @@ def main() -> None:
         frames.add("Dask, worker to worker (into private memory)", dask)
     else:
         frames.missing.append("Dask, worker to worker")
-    for race in (frames, cpu):
+    small = Race(f"Receive {args.small} arrays of 1 KB from another process", f"{SMALL}, TCP")
+    small.add(f"{SMALL}, TCP", small_receiver(senders, args.small, tcp))
+    small.add(f"{SMALL}, unix socket", small_receiver(senders, args.small, unix + "s"))
+    small.add("multiprocessing.connection, TCP", pickles_receiver(senders, args.small))
+    for race in (frames, cpu, small):
         race.run(args.rounds)
     for stop in stops:
         stop()
-    finish([frames, cpu], args.json)
+    finish([frames, cpu, small], args.json)
 
 
 if __name__ == "__main__":
