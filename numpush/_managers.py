@@ -471,9 +471,16 @@ def parts_of(holder: Any) -> list[Any]:
     return []
 
 
-def forget_cached(index: Any) -> None:
-    """Drop what an index keeps of what it computed: it computes that again."""
-    index._reset_cache()
+def forget_cached(holder: Any) -> None:
+    """Drop what an index, block or manager keeps of what it computed: it computes that again."""
+    if isinstance(holder, pd.Index):
+        holder._reset_cache()
+        return
+    if hasattr(holder, "_cache"):  # of a block: truths, and
+        holder._cache.pop("dtype", None)
+    for name in ("_dtypes_cache", "_interleaved_dtype"):  # of a manager, from pandas 3.1 on
+        if hasattr(holder, name):
+            setattr(holder, name, None)
 
 
 def is_arrow(holder: Any) -> bool:

@@ -16,9 +16,9 @@ one of our objects, so reference counts tell; those of a store that nobody has u
 (3) Arrow counts in C++ who refers to a buffer, and tells nobody. But its last one lets go of the
     array that the buffer was made of, at once. So our Arrow arrays are dropped, and those of NumPy
     beneath them counted; then they are made anew.
-(4) What an index caches (hash tables, arrays) refers to it: that is forgotten whenever we count, or
-    a look-up by label would look like use, and what was cached when the measure was taken would
-    make up for a use later.
+(4) What an index caches (hash tables, arrays) refers to it, what a manager or a block
+    does to blocks and dtypes: that is forgotten whenever we count, or a look-up by label would look like use,
+    and what was cached when the measure was taken would make up for a use later.
 (5) pandas 2 shares and caches in other ways: there a store is kept only if its columns are plain
     arrays, and nothing else lies in the memory.
 """
@@ -79,7 +79,7 @@ class StoreKeeper:
         parts = [part for top in tops for part in _chain(top, root, arrow)]
         parts += [raw for each in self._arrow for raw in each.raws if raw is not None]
         self._n_arrays = len({id(part) for part in parts if _lies_over(part, root)})
-        self._indexes = [part for part in parts if isinstance(part, pd.Index)]
+        self._caching = [*managers, *blocks, *(part for part in parts if isinstance(part, pd.Index))]
         # `is_used` knows where the window's manager stands.
         lists = [part for manager in managers for part in _managers.lists_of(manager)]
         return [root, *managers, *lists, *blocks, *axes, *parts]
@@ -109,8 +109,8 @@ class StoreKeeper:
 
     def _forget_cached(self) -> None:
         """Rule (4). A function of its own, whose loop variable is gone when it is counted."""
-        for index in self._indexes:
-            _managers.forget_cached(index)
+        for holder in self._caching:
+            _managers.forget_cached(holder)
 
     def _drop_arrow(self) -> None:
         for each in self._arrow:
