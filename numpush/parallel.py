@@ -208,8 +208,14 @@ def _apply_to_groups(
     sizes: Any,
     names: list[Any],
 ) -> list[Any]:
+    first, last = positions[0], positions[-1]
+    if is_series:
+        columns: Any = first
+    else:  # a slice copies nothing
+        is_run = positions == list(range(first, last + 1))
+        columns = slice(first, last + 1) if is_run else positions
     # As pandas does: all rows taken at once, of which each group is a slice.
-    chosen = (frame.iloc[:, positions[0]] if is_series else frame.iloc[:, positions]).take(order)
+    chosen = frame.iloc[:, columns].take(order)
     results, end = [], 0
     for n, name in zip(sizes, names):
         group = chosen.iloc[end : end + n]
