@@ -15,7 +15,9 @@ HEADERS = [f"npush_{topic}.h" for topic in TOPICS]
 SOURCES = [f"npush_{topic}.c" for topic in TOPICS]
 
 ffibuilder = FFI()
-ffibuilder.cdef("typedef struct { ...; } npush_mutex_t; typedef struct { ...; } npush_seg_t;")
+ffibuilder.cdef(
+    "typedef struct { ...; } npush_mutex_t; typedef struct { uint64_t generation; ...; } npush_seg_t;"
+)
 for name in HEADERS:
     text = (Path(__file__).parent / "csrc" / name).read_text()
     for block in re.findall(r"/\* cdef: begin \*/(.*?)/\* cdef: end \*/", text, re.DOTALL):

@@ -29,7 +29,6 @@ mark_unlisted = lib.npush_seg_mark_unlisted
 has_unlisted = lib.npush_seg_has_unlisted
 version = lib.npush_seg_version
 advance = lib.npush_seg_advance
-generation = lib.npush_seg_generation
 floor = lib.npush_seg_floor
 publish = lib.npush_seg_publish
 raise_floor = lib.npush_seg_raise_floor
@@ -40,6 +39,14 @@ data_mutex = lib.npush_seg_data_mutex
 def at(address: int) -> Ref:
     """Refer to the segment header mapped at *address*."""
     return ffi.cast("npush_seg_t *", address)
+
+
+def generation(ref: Ref) -> int:
+    """Return the generation, as a hint; what it says is read by `place`.
+
+    A field, not a call: that would let go of the GIL, and each access to a frame asks for it.
+    """
+    return ref.generation  # type: ignore[no-any-return]  # a reference is opaque elsewhere
 
 
 def init(ref: Ref, *, capacity: int, data_offset: int, n_slots: int, node: int, pid: int) -> None:

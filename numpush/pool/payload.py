@@ -10,7 +10,9 @@ before all of the result is pickled: what fails half-way leaves none (`dumps_res
 
 from __future__ import annotations
 
+import copyreg
 import functools
+import io
 import pickle
 import types
 import weakref
@@ -41,10 +43,28 @@ def _is_simple(obj: Any) -> bool:
     return cls in _ATOMS or (cls is dict and not obj)
 
 
+class _Pickler(CloudPickler):  # type: ignore[misc]  # has no types
+    """loky's pickler, with *reduce* for what is plain.
+
+    Its own one makes its table through Python, entry by entry, which takes longer than most pickles.
+    """
+
+    def __init__(self, file: io.BytesIO, reduce: Callable[[Any], Any]) -> None:
+        # Before __init__, which looks for it.
+        self.dispatch_table = {
+            **copyreg.dispatch_table,
+            **CloudPickler._dispatch_table,
+            **reduction._dispatch_table,  # where `loky.register` enters what users have
+            types.CodeType: _reduce_code,
+            **dict.fromkeys(plain.plain_types(), reduce),
+        }
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+
+
 def _dumps(obj: Any, reduce: Callable[[Any], Any]) -> bytes:
-    """Pickle *obj* as loky does, with *reduce* for what is plain."""
-    reducers = dict.fromkeys(plain.plain_types(), reduce)
-    return bytes(reduction.dumps(obj, reducers={**reducers, types.CodeType: _reduce_code}))
+    file = io.BytesIO()
+    _Pickler(file, reduce).dump(obj)
+    return file.getvalue()
 
 
 def _reduce_code(code: types.CodeType) -> Any:
