@@ -2,8 +2,9 @@
 
 Data that was put into shared memory before (what a second map over the same data costs), and a
 plain array or frame in hand, the putting included. Base: the same Pool of multiprocessing with empty
-arguments. Pools are started before; each task reads a number from each of a thousand pages, and
-the sums are checked.
+arguments, whose tasks do nothing. Pools are started before; each task reads a number from each of a
+thousand pages, and the sums are checked; what that takes alone is in the row of the workers' own data,
+which they have from the fork.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tasks
 from harness import Race, arguments, finish, installed
 
 EMPTY = "Pool, empty arguments"
+OWN = "Pool, the workers' own data read"
 
 
 def main() -> None:
@@ -35,6 +37,7 @@ def main() -> None:
     )
     frames = Race(f"Hand-off of a frame: {what} {frame.shape} float64", EMPTY)
     answer, frame_answer = tasks.expected(n), tasks.look_frame(frame)
+    tasks.own.update(array=data, frame=frame)
     context = mp.get_context("fork")
     pool = context.Pool(args.workers)
     pool.map(tasks.nothing, range(args.workers * 4), chunksize=1)
@@ -49,6 +52,8 @@ def main() -> None:
     for race in (there, in_hand, frames):
         race.add(EMPTY, lambda: through_pool(tasks.nothing, None))
 
+    there.add(OWN, lambda: check(through_pool(tasks.look_own, None)))
+    frames.add(OWN, lambda: check(through_pool(tasks.look_own_frame, None), frame_answer))
     shared = numpush.SArray(data)
     there.add("numpush SArray, not read", lambda: through_pool(tasks.nothing, shared))
     there.add("numpush SArray", lambda: check(through_pool(tasks.look, shared)))

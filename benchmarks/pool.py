@@ -52,13 +52,14 @@ def main() -> None:
     )
 
     pool = numpush.Pool(args.workers)
+    tasks.own["mixed"] = frame
     stdlib = mp.get_context("fork").Pool(args.workers)
     executor = ProcessPoolExecutor(args.workers, mp_context=mp.get_context("fork"))
     for start in (pool.map, stdlib.map, executor.map):
         list(start(tasks.nothing, range(args.workers * 8)))
 
-    def through(call: Any, argument: Any) -> None:
-        results = call(tasks.look_mixed, [argument] * args.tasks, chunksize=1)
+    def through(call: Any, argument: Any, look: Any = tasks.look_mixed) -> None:
+        results = call(look, [argument] * args.tasks, chunksize=1)
         if list(results) != [answer] * args.tasks:
             raise AssertionError(f"wrong results: {results}")
 
@@ -77,18 +78,22 @@ def main() -> None:
         if results != [answer] * args.tasks:
             raise AssertionError(f"wrong results: {results}")
 
-    def empty() -> list[float]:
-        return pool.map(tasks.nothing, range(args.tasks), chunksize=1)
+    def through_empty(call: Any) -> None:
+        call(tasks.nothing, range(args.tasks), chunksize=1)
 
-    plain.add(EMPTY, empty)
+    plain.add(EMPTY, lambda: through_empty(pool.map))
     plain.add("numpush.Pool, plain DataFrame", lambda: through(pool.map, frame))
     plain.add("Pool after numpush.install()", through_installed)
     plain.add("joblib", lambda: through_joblib(frame), "joblib", slow=True)
     plain.add("Pool, pickling", lambda: through(stdlib.map, frame), slow=True)
 
     shared_frame = numpush.SDataFrame(frame)
-    shared.add(EMPTY, empty)
+    shared.add(EMPTY, lambda: through_empty(pool.map))
     shared.add("numpush.Pool, SDataFrame", lambda: through(pool.map, shared_frame))
+    shared.add("Pool, empty arguments", lambda: through_empty(stdlib.map))
+    shared.add(
+        "Pool, the workers' own frame read", lambda: through(stdlib.map, None, tasks.look_own_mixed)
+    )
     shared.add("Pool, numpush SDataFrame", lambda: through(stdlib.map, shared_frame))
 
     numbers = range(args.small)

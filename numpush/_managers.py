@@ -473,11 +473,7 @@ def parts_of(holder: Any) -> list[Any]:
 
 def forget_cached(holder: Any) -> None:
     """Drop what an index, block or manager keeps of what it computed: it computes that again."""
-    if isinstance(holder, pd.Index):
-        holder._reset_cache()
-        return
-    if hasattr(holder, "_cache"):  # of a block: truths, and
-        holder._cache.pop("dtype", None)
+    holder._reset_cache()
     for name in ("_dtypes_cache", "_interleaved_dtype"):  # of a manager, from pandas 3.1 on
         if hasattr(holder, name):
             setattr(holder, name, None)

@@ -79,7 +79,11 @@ class StoreKeeper:
         parts = [part for top in tops for part in _chain(top, root, arrow)]
         parts += [raw for each in self._arrow for raw in each.raws if raw is not None]
         self._n_arrays = len({id(part) for part in parts if _lies_over(part, root)})
-        self._caching = [*managers, *blocks, *(part for part in parts if isinstance(part, pd.Index))]
+        self._caching = [
+            *managers,
+            *blocks,
+            *(part for part in parts if isinstance(part, pd.Index)),
+        ]
         # `is_used` knows where the window's manager stands.
         lists = [part for manager in managers for part in _managers.lists_of(manager)]
         return [root, *managers, *lists, *blocks, *axes, *parts]
