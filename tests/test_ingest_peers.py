@@ -119,7 +119,7 @@ DAMAGES = {
 
 class TestDamage:
     @pytest.mark.parametrize("damage", DAMAGES)
-    @pytest.mark.parametrize("size", [100, 100_000])
+    @pytest.mark.parametrize("size", [100, 100_000, 2_000_000])
     def test_a_damaged_frame_ends_its_connection_and_no_other(self, damage, size):
         with ingest.listen(ANY) as listener, ingest.connect(listener.url) as good:
             with Bare(listener.url).greet() as bare:

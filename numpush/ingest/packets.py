@@ -58,6 +58,9 @@ class TipcStream(SocketStream):
     def _receive_some(self, memory: memoryview) -> int:
         return self._sock.recv_into(memory)
 
+    def discard(self, seconds: float) -> None:
+        """Nothing: TIPC cannot end one direction alone."""
+
     def shutdown(self) -> None:
         """End both directions, and whatever waits in them."""
         self._is_over = True

@@ -120,6 +120,7 @@ class Peer(Receiver):
 
     def _refuse(self, reason: str) -> None:
         self._say(wire.pack_signal(wire.REFUSED, text=reason))
+        self._stream.discard(1)
 
     def _say(self, signal: bytes) -> None:
         """Send a last word, if that is possible without waiting for long."""

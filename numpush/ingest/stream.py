@@ -334,6 +334,20 @@ class SocketStream:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
+    def discard(self, seconds: float) -> None:
+        """End our side, and drop what the peer still sends, until it ends or *seconds* have passed.
+
+        To close with data unread resets the connection, and the peer loses what we said last.
+        """
+        until = time.monotonic() + seconds
+        poll = select.poll()
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+            poll.register(self._sock, select.POLLIN)
+            while (left := until - time.monotonic()) > 0 and poll.poll(left * 1000):
+                if not self._sock.recv(_AHEAD):
+                    return
+
     def close(self) -> None:
         """Close the descriptors. No thread may be using them."""
         self._sock.close()
