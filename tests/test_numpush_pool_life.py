@@ -118,6 +118,17 @@ pool.apply_async(time.sleep, (1000,))
             expected = os.environ.get("OMP_NUM_THREADS")
             assert pool.apply(os.environ.get, ("OMP_NUM_THREADS",)) == expected
 
+    def test_loky_starts_them_where_joblib_has_put_its_copy_in_its_place(self):
+        """It does so in multiprocessing's table of contexts, if it is imported after loky."""
+        pytest.importorskip("joblib")
+        code = """
+import loky, joblib, numpush
+with numpush.Pool(1) as pool:
+    print(pool.apply(lambda: open("/proc/self/cmdline").read().split("\\0")[2]))
+"""
+        done = processes.run_script(code, PYTHONWARNINGS="default")
+        assert done.stdout == "loky.backend.popen_loky_posix\n", done.stderr
+
     def test_pools_in_workers_of_pools(self):
         def inner(n):
             with Pool(2, share_from=SHARE) as pool:

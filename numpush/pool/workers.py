@@ -21,7 +21,7 @@ from typing import Any
 
 import loky
 import numpy as np
-from loky.backend import get_context
+from loky.backend.context import LokyContext
 
 from ..plain import Parcel
 from ..sarray import SArray
@@ -102,7 +102,8 @@ class Workers:
         )
         self._executor = loky.ProcessPoolExecutor(
             n,
-            context=get_context("loky"),
+            # By name it would be that of the loky in joblib, if joblib was imported after loky.
+            context=LokyContext(),
             initializer=worker.start,
             initargs=(setup,),
             env=environment,
