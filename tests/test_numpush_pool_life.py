@@ -118,6 +118,14 @@ pool.apply_async(time.sleep, (1000,))
             expected = os.environ.get("OMP_NUM_THREADS")
             assert pool.apply(os.environ.get, ("OMP_NUM_THREADS",)) == expected
 
+    def test_their_environment_can_be_added_to(self):
+        def look():
+            return [os.environ.get(name) for name in ("NEW", "OMP_NUM_THREADS", "MKL_NUM_THREADS")]
+
+        with Pool(1, threads=2, env={"NEW": "yes", "OMP_NUM_THREADS": "3"}) as pool:
+            assert pool.apply(look) == ["yes", "3", "2"]
+        assert "NEW" not in os.environ
+
     def test_loky_starts_them_where_joblib_has_put_its_copy_in_its_place(self):
         """It does so in multiprocessing's table of contexts, if it is imported after loky."""
         pytest.importorskip("joblib")

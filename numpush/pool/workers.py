@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -67,6 +67,7 @@ class Workers:
         n: int,
         *,
         threads: int | None,
+        env: Mapping[str, str],
         share_from: int,
         prefix: str,
         max_tasks: int | None,
@@ -91,6 +92,7 @@ class Workers:
         environment = dict(_ENVIRONMENT)
         if threads is not None:
             environment |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        environment |= env
         setup = worker.Setup(
             self.pid,
             None if self._board is None else self._board.handle,
