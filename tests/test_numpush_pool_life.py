@@ -126,16 +126,23 @@ pool.apply_async(time.sleep, (1000,))
             assert pool.apply(look) == ["yes", "3", "2"]
         assert "NEW" not in os.environ
 
-    def test_loky_starts_them_where_joblib_has_put_its_copy_in_its_place(self):
-        """It does so in multiprocessing's table of contexts, if it is imported after loky."""
+    @pytest.mark.parametrize("order", ["loky, joblib, numpush", "joblib, numpush"])
+    def test_each_loky_starts_its_own_workers(self, order):
+        """That of joblib and ours: who is imported last takes the name in multiprocessing's table."""
         pytest.importorskip("joblib")
-        code = """
-import loky, joblib, numpush
+        code = f"""
+import {order}
+
+def module():
+    with open("/proc/self/cmdline") as f:
+        return f.read().split("\\0")[2]
+
 with numpush.Pool(1) as pool:
-    print(pool.apply(lambda: open("/proc/self/cmdline").read().split("\\0")[2]))
+    print(pool.apply(module), *joblib.Parallel(2)([joblib.delayed(module)()]))
 """
         done = processes.run_script(code, PYTHONWARNINGS="default")
-        assert done.stdout == "loky.backend.popen_loky_posix\n", done.stderr
+        started = "loky.backend.popen_loky_posix joblib.externals.loky.backend.popen_loky_posix"
+        assert done.stdout.split() == started.split(), done.stderr
 
     def test_pools_in_workers_of_pools(self):
         def inner(n):

@@ -104,7 +104,7 @@ class Workers:
         )
         self._executor = loky.ProcessPoolExecutor(
             n,
-            # By name it would be that of the loky in joblib, if joblib was imported after loky.
+            # By name it could be that of the loky in joblib (loky_apart.py).
             context=LokyContext(),
             initializer=worker.start,
             initargs=(setup,),
