@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -151,6 +152,25 @@ with numpush.Pool(1) as pool:
 
         with Pool(2) as pool:
             assert pool.map(inner, [1, 2], chunksize=1) == [N + 1, N + 2]
+
+    def test_processes_that_joblib_keeps_in_a_worker_end_with_it(self):
+        """joblib has them wait 300 s for another call."""
+        pytest.importorskip("joblib")
+
+        def inner():
+            import joblib
+
+            return joblib.Parallel(2, backend="loky")([joblib.delayed(os.getpid)()] * 4)
+
+        pool = Pool(1)
+        pids = pool.apply(inner)
+        assert os.getpid() not in pids
+        pool.close()
+        thread = threading.Thread(target=pool.join, daemon=True)
+        thread.start()
+        thread.join(processes.LIMIT)
+        assert not thread.is_alive()
+        assert not any(map(is_running, pids))
 
     def test_death_in_a_pool_in_a_worker(self):
         def inner(_):
