@@ -8,6 +8,7 @@ finds is checked.
 
 from __future__ import annotations
 
+import functools
 import multiprocessing as mp
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -70,10 +71,10 @@ def main() -> None:
         finally:
             numpush.uninstall()
 
-    def through_joblib(argument: Any) -> None:
+    def through_joblib(argument: Any, backend: Any) -> None:
         from joblib import Parallel, delayed
 
-        parallel = Parallel(args.workers)
+        parallel = Parallel(args.workers, backend=backend)
         results = parallel(delayed(tasks.look_mixed)(argument) for _ in range(args.tasks))
         if results != [answer] * args.tasks:
             raise AssertionError(f"wrong results: {results}")
@@ -84,7 +85,8 @@ def main() -> None:
     plain.add(EMPTY, lambda: through_empty(pool.map))
     plain.add("numpush.Pool, plain DataFrame", lambda: through(pool.map, frame))
     plain.add("Pool after numpush.install()", through_installed)
-    plain.add("joblib", lambda: through_joblib(frame), "joblib", slow=True)
+    plain.add("joblib, numpush's backend", lambda: through_joblib(frame, own_backend()), "joblib")
+    plain.add("joblib", lambda: through_joblib(frame, "loky"), "joblib", slow=True)
     plain.add("Pool, pickling", lambda: through(stdlib.map, frame), slow=True)
 
     shared_frame = numpush.SDataFrame(frame)
@@ -115,6 +117,14 @@ def main() -> None:
         stdlib.terminate()
         stdlib.join()
         pool.terminate()
+
+
+@functools.cache
+def own_backend() -> Any:
+    """Make it once: its workers end with it."""
+    from numpush.joblib import NumpushBackend
+
+    return NumpushBackend()
 
 
 def _add_loky(small: Race, workers: int, numbers: range) -> Any:

@@ -65,6 +65,6 @@ def expected() -> str:
 
 
 def test_there_is_a_block_for_each() -> None:
-    assert len(SCRIPTS) == 10
+    assert len(SCRIPTS) == 11
     for name in ("multiprocessing", *OPTIONAL):
         assert f"\n## {name}\n" in TEXT.replace("## Ray", "## ray")

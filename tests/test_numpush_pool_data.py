@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import pytest
 import numpush
 import processes
 from numpush import Pool, SArray, SDataFrame
+from numpush.pool.payload import Outbox, loads
 from pool_tasks import SHARE, N, add, keep_it, lies_in_shared_memory, look, look_at_kept, square
 
 pytestmark = pytest.mark.usefixtures("pool_helpers")
@@ -133,6 +135,19 @@ class TestPlainData:
                 yield a
 
         assert list(pool.imap(np.max, fill())) == list(range(30))
+
+    def test_what_was_sent_is_not_kept_and_not_taken_for_what_comes_in_its_place(self):
+        outbox = Outbox(SHARE)
+        ids, sent = set(), []
+        for i in range(20):
+            array = np.full(N, i)
+            ids.add(id(array))
+            sent.append(weakref.ref(array))
+            data, parcels, _ = outbox.dumps([array])
+            assert loads(data)[0][0] == i
+            del array, parcels
+        assert len(ids) < 20
+        assert not any(ref() is not None for ref in sent)
 
     def test_many_big_arguments_do_not_all_lie_in_memory_at_once(self, pool, monkeypatch):
         made = count_segments(monkeypatch)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -118,6 +119,32 @@ pool.apply_async(time.sleep, (1000,))
             expected = os.environ.get("OMP_NUM_THREADS")
             assert pool.apply(os.environ.get, ("OMP_NUM_THREADS",)) == expected
 
+    def test_their_environment_can_be_added_to(self):
+        def look():
+            return [os.environ.get(name) for name in ("NEW", "OMP_NUM_THREADS", "MKL_NUM_THREADS")]
+
+        with Pool(1, threads=2, env={"NEW": "yes", "OMP_NUM_THREADS": "3"}) as pool:
+            assert pool.apply(look) == ["yes", "3", "2"]
+        assert "NEW" not in os.environ
+
+    @pytest.mark.parametrize("order", ["loky, joblib, numpush", "joblib, numpush"])
+    def test_each_loky_starts_its_own_workers(self, order):
+        """That of joblib and ours: who is imported last takes the name in multiprocessing's table."""
+        pytest.importorskip("joblib")
+        code = f"""
+import {order}
+
+def module():
+    with open("/proc/self/cmdline") as f:
+        return f.read().split("\\0")[2]
+
+with numpush.Pool(1) as pool:
+    print(pool.apply(module), *joblib.Parallel(2)([joblib.delayed(module)()]))
+"""
+        done = processes.run_script(code, PYTHONWARNINGS="default")
+        started = "loky.backend.popen_loky_posix joblib.externals.loky.backend.popen_loky_posix"
+        assert done.stdout.split() == started.split(), done.stderr
+
     def test_pools_in_workers_of_pools(self):
         def inner(n):
             with Pool(2, share_from=SHARE) as pool:
@@ -125,6 +152,25 @@ pool.apply_async(time.sleep, (1000,))
 
         with Pool(2) as pool:
             assert pool.map(inner, [1, 2], chunksize=1) == [N + 1, N + 2]
+
+    def test_processes_that_joblib_keeps_in_a_worker_end_with_it(self):
+        """joblib has them wait 300 s for another call."""
+        pytest.importorskip("joblib")
+
+        def inner():
+            import joblib
+
+            return joblib.Parallel(2, backend="loky")([joblib.delayed(os.getpid)()] * 4)
+
+        pool = Pool(1)
+        pids = pool.apply(inner)
+        assert os.getpid() not in pids
+        pool.close()
+        thread = threading.Thread(target=pool.join, daemon=True)
+        thread.start()
+        thread.join(processes.LIMIT)
+        assert not thread.is_alive()
+        assert not any(map(is_running, pids))
 
     def test_death_in_a_pool_in_a_worker(self):
         def inner(_):

@@ -85,8 +85,8 @@ class Outbox:
 
     def __init__(self, share_from: int) -> None:
         self.share_from = share_from
-        # By id, with the object itself, so that the id stays its own.
-        self._known: dict[int, tuple[Any, weakref.ref[Parcel] | None]] = {}
+        # By id, and whose it was: tasks may be made one by one, and are not kept alive here.
+        self._known: dict[int, tuple[weakref.ref[Any], weakref.ref[Parcel]]] = {}
         self._latest: list[Parcel] = []
 
     def dumps(self, obj: Any) -> tuple[bytes, list[Parcel], int]:
@@ -102,13 +102,13 @@ class Outbox:
         return data, used, len(data) + sum(parcel.nbytes for parcel in fresh)
 
     def _reduce(self, used: list[Parcel], fresh: list[Parcel], obj: Any) -> Any:
-        _, ref = self._known.get(id(obj), (None, None))
-        parcel = None if ref is None else ref()
+        known = self._known.get(id(obj))
+        parcel = known[1]() if known is not None and known[0]() is obj else None
         if parcel is None:
             parcel = plain.pack(obj, self.share_from)
             if parcel is None:
                 return plain.reduce_as_usual(obj, pickle.HIGHEST_PROTOCOL)
-            self._known[id(obj)] = obj, weakref.ref(parcel)
+            self._known[id(obj)] = weakref.ref(obj), weakref.ref(parcel)
             fresh.append(parcel)
         used.append(parcel)
         return parcel.reduce()

@@ -52,6 +52,8 @@ class Pool:
         Show a tqdm bar over the tasks of each map.
     threads : int, optional
         How many threads BLAS, OpenMP, numba and numexpr may start in each worker. None: as they like.
+    env : dict, optional
+        More variables for the workers' environment, and others than *threads* would set.
     share_from : int
         Bytes from which a plain object goes through shared memory.
 
@@ -82,6 +84,7 @@ class Pool:
         *,
         progress: bool = False,
         threads: int | None = 1,
+        env: Mapping[str, str] | None = None,
         share_from: int = SHARE_FROM,
     ) -> None:
         n = loky.cpu_count() if processes is None else processes
@@ -103,6 +106,7 @@ class Pool:
             Workers,
             n,
             threads=threads,
+            env=dict(env or {}),
             share_from=share_from,
             # With 64 random bits more it looks as naming.random_name does.
             prefix=secrets.token_hex(8),

@@ -14,9 +14,11 @@ import importlib.util
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from dataclasses import dataclass
+from multiprocessing import util
 from typing import Any
 
 import numpy as np
@@ -80,6 +82,7 @@ def start(setup: Setup) -> None:
     signal.signal(signal.SIGINT, _ignore)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, args=(setup.parent,), daemon=True).start()
+    util.Finalize(None, _end_joblib, exitpriority=100)  # before processes of ours are joined
     _worker = _Worker(setup, _own_row(setup.board))
     if setup.threads is not None and importlib.util.find_spec("threadpoolctl") is not None:
         from threadpoolctl import threadpool_limits
@@ -91,6 +94,17 @@ def start(setup: Setup) -> None:
             initializer(*initargs)
         except BaseException as error:
             _worker.failure = answers.failure(error, 0)
+
+
+def _end_joblib() -> None:
+    """End the processes that joblib keeps in ours, or we would wait until they have idled for long.
+
+    loky's workers do so for what loky itself keeps.
+    """
+    executors = sys.modules.get("joblib.externals.loky.process_executor")
+    end = getattr(executors, "_python_exit", None)
+    if end is not None:
+        end()
 
 
 def _ignore(signum: int, frame: object) -> None:

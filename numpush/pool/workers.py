@@ -15,13 +15,13 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
 import loky
 import numpy as np
-from loky.backend import get_context
+from loky.backend.context import LokyContext
 
 from ..plain import Parcel
 from ..sarray import SArray
@@ -67,6 +67,7 @@ class Workers:
         n: int,
         *,
         threads: int | None,
+        env: Mapping[str, str],
         share_from: int,
         prefix: str,
         max_tasks: int | None,
@@ -91,6 +92,7 @@ class Workers:
         environment = dict(_ENVIRONMENT)
         if threads is not None:
             environment |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        environment |= env
         setup = worker.Setup(
             self.pid,
             None if self._board is None else self._board.handle,
@@ -102,7 +104,8 @@ class Workers:
         )
         self._executor = loky.ProcessPoolExecutor(
             n,
-            context=get_context("loky"),
+            # By name it could be that of the loky in joblib (loky_apart.py).
+            context=LokyContext(),
             initializer=worker.start,
             initargs=(setup,),
             env=environment,
