@@ -24,11 +24,12 @@ PANDAS_2 = os.environ.get("NUMPUSH_BENCH_PANDAS_2")
 #: What the figures of a script do not say themselves.
 NOTES = {
     "handoff": "Each task reads from a thousand pages of the array, or a view of the frame: that is in "
-    "every row but the first, and those that say so.",
+    "every row but the first, and those that say so. What that takes alone is in the row of the "
+    "workers' own data, for which nothing is handed over.",
     "parallel": "pandarallel needs pandas 2: NUMPUSH_BENCH_PANDAS_2 names a Python that has it, and numpush "
     "and pandarallel beside it; its races say so in their titles.",
     "frames": "A shared frame looks at every access whether another process has replaced its structure: "
-    "0.3 us, which is most of what `len` costs. `+= 1` makes a new array, as in pandas, and "
+    "which is most of what `len` costs. `+= 1` makes a new array, as in pandas, and "
     "copies it into place.",
     "creation": "Cold: memory that nobody has touched. Warm: what was freed before is used again; Ray "
     "keeps one object and writes into what the one before it had.",
@@ -45,8 +46,8 @@ NOTES = {
 
 HEAD = """# Benchmarks
 
-Made by `make bench`, which runs every peer that is installed in the same round-robin; medians of
-{rounds} rounds. A ratio is to the row with 1.00. {machine}.
+Made by `make bench`, which runs every peer that is installed in the same rounds, each time in another
+order; medians of {rounds} rounds, of at least 20 ms each. A ratio is to the row with 1.00. {machine}.
 Two cores of a shared virtual machine: trust the ratios, not the seconds.
 
 ![Hand-off and result, by peer](benchmarks.svg)

@@ -195,6 +195,11 @@ class SDataFrame(SharedPandas, WritesInPlace, pd.DataFrame):  # type: ignore[mis
     def _mapping(self) -> Mapping:
         return self._shown.store.mapping()
 
+    def __len__(self) -> int:
+        # What pandas finds through its index, of which a frame may have no other number of rows.
+        window = self._shown
+        return len(window if window.is_latest() else self._window)
+
     # -- parts
 
     def partitions(self, n: int) -> list[SDataFrame]:
