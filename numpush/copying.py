@@ -1,9 +1,10 @@
 """Copy data into a segment, once, as fast as its pages allow.
 
-Into pages that were touched before (a warm segment), the mapping is written by a few threads; where
-this process has not touched them, MADV_POPULATE_WRITE fills the page tables first. Into fresh pages,
-one thread writes the file, which faults nothing in and clears no page that it fills, and the others
-write the mapping meanwhile: writers of one file wait for each other, so more of them bring nothing.
+Into huge pages, and into pages that were touched before (a warm segment), the mapping is written by a
+few threads; where this process has not touched small ones, MADV_POPULATE_WRITE fills the page tables
+first. Into fresh small pages, one thread writes the file, which faults nothing in and clears no page
+that it fills, and the others write the mapping meanwhile: writers of one file wait for each other, so
+more of them bring nothing.
 benchmarks/creation.py shows each of these ways.
 """
 

@@ -96,7 +96,7 @@ class SArray(Shared, np.ndarray[Any, Any]):
         name: str | None = None,
         reserve: bool = True,
     ) -> SArray:
-        """Make an array without setting its values. Reserves memory, touches none of it.
+        """Make an array without setting its values. Its memory is reserved.
 
         Parameters as of np.empty; *name*, *reserve* and errors as of `SArray`.
         """

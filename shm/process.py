@@ -24,7 +24,7 @@ def create(
     """Make a segment for *data_size* bytes and return it with its token, BUILDING.
 
     Fill it, then `segment.commit()`. Warm memory is used where some fits (it holds old data); fresh
-    memory is reserved, not touched.
+    memory is reserved, and zero.
 
     Raises
     ------
