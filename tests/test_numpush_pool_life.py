@@ -239,7 +239,30 @@ pool.join()
 """
 
 
+#: What each process does when it starts: say whether its Ctrl-C is blocked, if it is a worker.
+AT_START = """
+import os, sys
+if any("popen_loky" in arg for arg in sys.orig_argv):
+    with open("/proc/self/status") as file:
+        blocked = next(int(line.split()[1], 16) for line in file if line.startswith("SigBlk"))
+    os.write(1, b"blocked\\n" if blocked & 2 else b"open\\n")
+"""
+
+
 class TestCtrlC:
+    def test_workers_start_with_it_blocked(self, tmp_path):
+        """Or it would meet them while they import, and they would print where."""
+        (tmp_path / "sitecustomize.py").write_text(AT_START)
+        script = "import numpush; pool = numpush.Pool(2); pool.map(abs, [1, 2]); pool.close(); pool.join()"
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=dict(os.environ, PYTHONPATH=str(tmp_path)),
+            capture_output=True,
+            text=True,
+            timeout=processes.LIMIT,
+        )
+        assert (done.stdout, done.stderr) == ("blocked\n" * 2, "")
+
     @pytest.mark.parametrize(
         "call",
         ["pool.map(work, range(2))", "pool.apply(work, 1)", "list(pool.imap(work, range(2)))"],

@@ -17,6 +17,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from multiprocessing import resource_tracker
 from typing import Any
 
 import loky
@@ -208,6 +209,7 @@ class Workers:
 
 def _call_without_ctrl_c(start: Callable[[], Future[bytes]]) -> Future[bytes]:
     """Start processes with Ctrl-C blocked, which they inherit: `worker.start` unblocks it."""
+    resource_tracker.ensure_running()  # or it starts with them, and unblocks Ctrl-C then
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return start()
