@@ -2,10 +2,9 @@
 
 Every contestant of a benchmark runs in the same process (or its own pool), round by round, in an order
 that changes, so that noise of the machine, and what the one before leaves behind, meets all of them
-alike; the median of the rounds counts. What is over in less
-than 20 ms is done again until then, in its turn, and the time of one is the mean: a single
-millisecond tells more of what ran before it, and of whom the kernel woke, than of itself. A contestant
-whose library is not installed is named, not dropped.
+alike; the median of the rounds counts. What is over in less than 20 ms is done again until then, in its
+turn, and the time of one is the mean: a single millisecond tells more of what ran before it, and of whom
+the kernel woke, than of itself. A contestant whose library is not installed is named, not dropped.
 """
 
 from __future__ import annotations

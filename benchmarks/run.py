@@ -32,7 +32,9 @@ NOTES = {
     "which is most of what `len` costs. `+= 1` makes a new array, as in pandas, and "
     "copies it into place.",
     "creation": "Cold: memory that nobody has touched. Warm: what was freed before is used again; Ray "
-    "keeps one object and writes into what the one before it had.",
+    "keeps one object and writes into what the one before it had. The ways to fill fresh memory are "
+    "measured in what pages it has here: huge ones, which are cleared when they are reserved (that "
+    "is counted).",
     "ingest": "Several objects one after the other, the whole time counts. Flight's figures count a copy "
     "into shared memory that is touched already; Dask's end in private memory.",
     "ingest_zmq": "The sender is pyzmq in all rows. Small messages become one SArray each with numpush, "

@@ -316,7 +316,7 @@ def mute_inplace(obj: Any) -> None:
     Why: there, ours is the line that it would name. Who called us is warned by `warn_of_inplace`.
     """
     if isinstance(obj, type):
-        obj._check_inplace_deprecation = staticmethod(_is_in_place)  # type: ignore[attr-defined]
+        obj._check_inplace_deprecation = staticmethod(_is_in_place)  # type: ignore[attr-defined]  # private
     else:
         object.__setattr__(obj, "_check_inplace_deprecation", _is_in_place)
 

@@ -5,7 +5,7 @@ few threads; where this process has not touched small ones, MADV_POPULATE_WRITE 
 first. Into fresh small pages, one thread writes the file, which faults nothing in and clears no page
 that it fills, and the others write the mapping meanwhile: writers of one file wait for each other, so
 more of them bring nothing.
-benchmarks/creation.py shows each of these ways.
+benchmarks/creation.py measures each of these ways, in the pages that the machine has.
 """
 
 from __future__ import annotations
