@@ -185,3 +185,22 @@ def run_script(
         timeout=limit,
         check=False,
     )
+
+
+def run_interrupted(script: str) -> tuple[str, str, int]:
+    """Run a script, and interrupt it and its children once one says "at work", as a terminal does.
+
+    Returns what it printed but for that, its errors, and its exit code.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "at work\n"
+    os.killpg(child.pid, signal.SIGINT)
+    out, errors = child.communicate(timeout=LIMIT)
+    return out.replace("at work\n", ""), errors, child.returncode

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -321,19 +318,8 @@ with parallel_config(backend="numpush", n_jobs=2):
         print("interrupted", flush=True)
     print(Parallel()(delayed(abs)(-i) for i in (1, 2)), flush=True)
 """
-        child = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert child.stdout.readline() == "at work\n"
-        os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to all of them
-        out, errors = child.communicate(timeout=processes.LIMIT)
-        assert errors == ""
-        assert out.replace("at work\n", "") == "interrupted\n[1, 2]\n"
-        assert child.returncode == 0
+        done = processes.run_interrupted(code)
+        assert done == ("interrupted\n[1, 2]\n", "", 0)
 
 
 class TestWorkers:

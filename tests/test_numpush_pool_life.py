@@ -268,19 +268,8 @@ class TestCtrlC:
         ["pool.map(work, range(2))", "pool.apply(work, 1)", "list(pool.imap(work, range(2)))"],
     )
     def test_it_ends_the_call_and_the_workers_and_the_pool_goes_on(self, call):
-        child = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT.format(call=call)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert child.stdout.readline() == "at work\n"
-        os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to all of them
-        out, errors = child.communicate(timeout=processes.LIMIT)
-        assert errors == ""
-        assert out.replace("at work\n", "") == "interrupted\n[2, 3]\n"
-        assert child.returncode == 0
+        done = processes.run_interrupted(SCRIPT.format(call=call))
+        assert done == ("interrupted\n[2, 3]\n", "", 0)
 
     def test_without_a_handler_the_program_ends(self):
         code = SCRIPT.format(call="pool.map(work, range(2))").replace(
