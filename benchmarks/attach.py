@@ -4,9 +4,11 @@ for the first time in a new process, to frames of 1000 columns.
 
 from __future__ import annotations
 
+import functools
 import multiprocessing as mp
 import pickle
 import time
+from collections.abc import Callable
 from multiprocessing import shared_memory
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -42,8 +44,7 @@ def _drop(_: Any) -> None:
         unlink(block)
 
 
-def _time_first(handle: numpush.Handle) -> tuple[float, tuple[int, int]]:
-    """Attach in a new process, which has imported what it needs; say how long it took."""
+def _import_all() -> None:
     small = pd.DataFrame({"a": ["x"], "b": pd.Categorical(["y"]), "c": pd.Timestamp(0)})
     schema, buffers = describe(small)
     raw = [np.zeros(buffer.nbytes, np.uint8) for buffer in buffers]
@@ -51,15 +52,39 @@ def _time_first(handle: numpush.Handle) -> tuple[float, tuple[int, int]]:
         for target, source in buffer.copies(dest):
             target[...] = source
     rebuild(schema, raw)
-    attach, _ = numpush.attach, numpush.SDataFrame  # whose modules load when they are asked for
+    _ = numpush.attach, numpush.SDataFrame  # whose modules load when they are asked for
+
+
+def _time(attach: Callable[[], Any]) -> float:
     start = time.perf_counter()
-    frame = attach(handle)
-    return time.perf_counter() - start, frame.shape
+    _kept.append(attach())
+    return time.perf_counter() - start
+
+
+def _first_and_third(handles: list[numpush.Handle]) -> tuple[float, float]:
+    """Attach to three frames in a new process, which has imported what it needs."""
+    _import_all()
+    first, _, third = (_time(functools.partial(numpush.attach, handle)) for handle in handles)
+    return first, third
+
+
+def _stdlib_first_and_third(names: list[str], n: int) -> tuple[float, float]:
+    """Put a frame of n x n numbers over each of three blocks of the standard library."""
+    _import_all()
+
+    def attach(name: str) -> Any:
+        block = shared_memory.SharedMemory(name)
+        return block, pd.DataFrame(np.ndarray((n, n), buffer=block.buf), copy=False)
+
+    first, _, third = (_time(functools.partial(attach, name)) for name in names)
+    return first, third
 
 
 def first_attach(rounds: int) -> Race:
     """Time the first attach to frames of 1000 columns in processes that have never attached."""
-    race = Race("First attach in a new process, by handle, imports excluded", "1 column")
+    race = Race(
+        "Attach in a new, spawned process, by handle, imports excluded", "stdlib, the first"
+    )
     n = 1000
     numbers = pd.DataFrame(np.zeros((n, n)))
     more = pd.DataFrame(
@@ -75,18 +100,26 @@ def first_attach(rounds: int) -> Race:
         "1000 columns": numbers,
         "1003 columns: float64, int64, str, category, datetime": mixed,
     }
-    shared = {name: numpush.SDataFrame(frame) for name, frame in frames.items()}
+    shared = {name: [numpush.SDataFrame(frame) for _ in range(3)] for name, frame in frames.items()}
+    blocks = [shared_memory.SharedMemory(create=True, size=8 * n * n) for _ in range(3)]
+    jobs: dict[str, tuple[Any, ...]] = {
+        "stdlib": (_stdlib_first_and_third, [block.name for block in blocks], n),
+        **{
+            name: (_first_and_third, [each.handle for each in three])
+            for name, three in shared.items()
+        },
+    }
     context = mp.get_context("spawn")
     server = context.Pool(1, maxtasksperchild=1)
-    race.seconds = {name: [] for name in frames}
     for _ in range(rounds):
-        for name, sdf in shared.items():
-            seconds, shape = server.apply(_time_first, (sdf.handle,))
-            if shape != frames[name].shape:
-                raise AssertionError(f"{shape} found")
-            race.seconds[name].append(seconds)
+        for name, (function, *args) in jobs.items():
+            first, third = server.apply(function, args)
+            race.seconds.setdefault(f"{name}, the first", []).append(first)
+            race.seconds.setdefault(f"{name}, the third", []).append(third)
     server.terminate()
     server.join()
+    for block in blocks:
+        unlink(block)
     return race
 
 

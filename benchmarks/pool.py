@@ -97,6 +97,10 @@ def main() -> None:
         "Pool, the workers' own frame read", lambda: through(stdlib.map, None, tasks.look_own_mixed)
     )
     shared.add("Pool, numpush SDataFrame", lambda: through(stdlib.map, shared_frame))
+    shared.add(
+        "Pool, numpush SDataFrame, not read",
+        lambda: stdlib.map(tasks.nothing, [shared_frame] * args.tasks, chunksize=1),
+    )
 
     numbers = range(args.small)
     stop_loky = _add_loky(small, args.workers, numbers)

@@ -75,11 +75,11 @@ def attach_handle(handle: Handle, sender: int = 0, mode: str | None = None) -> A
     if isinstance(handle, SeriesHandle):
         from .sseries import receive_series
 
-        return receive_series(*dataclasses.astuple(handle), sender)
+        return receive_series(*handle.fields(), sender)
     if isinstance(handle, FrameHandle):
         from .sdataframe import receive_frame
 
-        return receive_frame(*dataclasses.astuple(handle), sender)
+        return receive_frame(*handle.fields(), sender)
     raise TypeError(f"{type(handle).__name__} is no handle of an array or a frame")
 
 

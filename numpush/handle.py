@@ -6,7 +6,7 @@ nothing alive; sending it takes a lease, which the receiver gives back.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from multiprocessing import context as _mp_context
 from multiprocessing import process as _mp_process
 from typing import Any, ClassVar
@@ -38,10 +38,11 @@ class Handle:
 
     def to_bytes(self, sender: int = 0) -> bytes:
         """Return it as msgpack, with the node whose lease the receiver gives back."""
-        return pack({"kind": self.kind, "sender": sender, "fields": self._fields()})
+        return pack({"kind": self.kind, "sender": sender, "fields": self.fields()})
 
-    def _fields(self) -> list[Any]:
-        return list(astuple(self))
+    def fields(self) -> list[Any]:
+        """Return what it is made of, in order, as msgpack can carry it."""
+        return [getattr(self, name) for name in self.__match_args__]
 
     @staticmethod
     def from_bytes(data: bytes) -> tuple[Handle, int]:
@@ -84,7 +85,7 @@ class ArrayHandle(Handle):
 
     kind: ClassVar[str] = "array"
 
-    def _fields(self) -> list[Any]:
+    def fields(self) -> list[Any]:
         return [
             self.name,
             self.identity,
