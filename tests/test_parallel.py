@@ -179,6 +179,7 @@ CALLS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*operated on the grouping columns")  # pandas 2
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_what_was_passed_goes_with_the_exception_of_a_task(call, df):
     """Not with the next garbage collection: it may be most of the memory."""
