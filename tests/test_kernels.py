@@ -919,6 +919,15 @@ def test_every_private_name_is_listed_and_used_in_one_module_only():
         ), f"{name} is used and not looked for"
 
 
+def test_where_numba_is_switched_off_the_error_says_so():
+    code = (
+        "import numpy as np, numpush\n"
+        "@numpush.kernel('f8[:]')\ndef k(i0, i1, x): pass\n"
+        "try: k(0, 1, np.zeros(2))\nexcept numpush.kernels.KernelRefused as e: print(e)"
+    )
+    assert "NUMBA_DISABLE_JIT" in processes.run_script(code, NUMBA_DISABLE_JIT="1").stdout
+
+
 def test_without_numba_the_error_says_what_to_install():
     code = (
         "import sys\nsys.modules['numba'] = None\nimport numpy as np, numpush\n"
