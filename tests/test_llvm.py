@@ -135,7 +135,8 @@ def test_code_for_a_lesser_cpu_fits_a_better_one_and_not_the_other_way_round():
 def test_the_cpu_that_it_was_made_for_is_forgotten():
     """Built with its attributes, this would be code for a CPU without AVX2."""
     ir = (
-        "define void @f(<8 x i32>* %p) #0 {\n %v = load <8 x i32>, <8 x i32>* %p\n %w = add <8 x i32> %v, %v\n"
+        "define void @f(<8 x i32>* %p) #0 {\n %v = load <8 x i32>, <8 x i32>* %p\n"
+        " %w = add <8 x i32> %v, %v\n"
         ' store <8 x i32> %w, <8 x i32>* %p\n ret void\n}\nattributes #0 = { "target-features"="-avx2,-avx" }'
     )
     if not {"avx", "avx2"} <= llvm.host().features:

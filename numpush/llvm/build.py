@@ -44,6 +44,7 @@ _FEATURES_OF: dict[str, dict[str, frozenset[str]]] = {
         "vcvtps2ph": frozenset({"f16c"}),
         "avx512": frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
         "rdtsc": frozenset(),
+        "atomic": frozenset(),  # made by LLVM, of atomicrmw, in code that it has emitted once
     },
     "aarch64": {"neon": frozenset(), "crc32": frozenset({"crc"})},
 }
