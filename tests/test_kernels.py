@@ -448,7 +448,10 @@ def test_a_signature_has_as_many_arguments_as_the_kernel(signature):
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ("f9", "no dtype"), ("f8[]", "no dimensions"), ("f8[3]", "no dtype|no type"), ("O[:]", "object"), (">f8[:]", "no type"), ("f8[::1, ::1]", "dimension"), ("const f8", "never written"), ("f8 f8", "no type"), ("S5", "no number"), ("longdouble", "longdouble|float128"), (np.dtype(">i4"), "byte order"),
+        ("f9", "no dtype"), ("f8[]", "no dimensions"), ("f8[3]", "no dtype|no type"), ("O[:]", "object"),
+        (">f8[:]", "no type"), ("f8[::1, ::1]", "dimension"),
+        ("const f8", "never written"), ("f8 f8", "no type"),
+        ("S5", "no number"), ("longdouble", "longdouble|float128"), (np.dtype(">i4"), "byte order"),
         (numba.types.unicode_type, "neither"), (numba.types.UniTuple(numba.f8, 2), "neither"),
     ],
 )  # fmt: skip

@@ -20,7 +20,6 @@ except ImportError as error:
     ) from error
 
 import llvmlite.binding as ll
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import lower_builtin, type_callable
@@ -52,6 +51,7 @@ PRIVATE_NAMES = (
     "numba.core.base:BaseContext.get_data_type",
     "numba.core.base:BaseContext.unpack_value",
     "numba.core.callconv:CPUCallConv.call_function",
+    "numba.core.callconv:CPUCallConv.return_user_exc",
     "numba.core.codegen:CPUCodeLibrary._finalize_final_module",
     "numba.core.codegen:CPUCodeLibrary.has_dynamic_globals",
     "numba.core.compiler:CompileResult.fndesc",
@@ -282,7 +282,3 @@ def element_pointer(context: Any, builder: Any, signature: Any, args: Sequence[A
 
 def typing_error(message: str) -> Exception:
     return TypingError(message)
-
-
-def dtype_of(type_: Any) -> np.dtype[Any]:
-    return as_dtype(type_)

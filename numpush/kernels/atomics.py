@@ -110,8 +110,6 @@ def _element_type(name: str, array: Any, index: Any, *, writes: bool = True) -> 
     is_number = isinstance(element, (types.Integer, types.Float, types.Boolean))
     if not is_number or element == types.float16:
         raise _numba.typing_error(f"{name}: {element} has no atomic operations")
-    if not array.aligned:
-        raise _numba.typing_error(f"{name}: elements of {array} are not aligned")
     if writes and not array.mutable:
         raise _numba.typing_error(f"{name}: cannot modify a readonly array: {array}")
     indexes = list(index) if isinstance(index, types.BaseTuple) else [index]
@@ -132,6 +130,16 @@ class _Element:
         self.size = context.get_abi_sizeof(context.get_data_type(self.type))
         self.bits = ir.IntType(8 * self.size)
         self.is_float = isinstance(self.type, types.Float)
+        self._check_alignment()
+
+    def _check_alignment(self) -> None:
+        """Raise where the element lies across two cache lines, perhaps: the types of numba do not tell."""
+        context, builder = self._context, self._builder
+        address = builder.ptrtoint(self.pointer, context.get_value_type(types.uintp))
+        offset = builder.and_(address, address.type(self.size - 1))
+        with builder.if_then(builder.icmp_unsigned("!=", offset, address.type(0)), likely=False):
+            message = f"atomic operation on an element that its size {self.size} does not divide"
+            context.call_conv.return_user_exc(builder, ValueError, (message,))
 
     @property
     def bits_pointer(self) -> Any:
