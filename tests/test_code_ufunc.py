@@ -353,3 +353,8 @@ def test_ir_needs_no_numba():
         "print(f(np.int32(1), np.int32(2), np.int32(3)), 'numba' in sys.modules)"
     )
     assert run(code_).split() == ["9", "False"]
+
+
+def test_numpys_own_are_not_ours():
+    with pytest.raises(CodeError, match="was not made by"):
+        code.dumps(np.add, keyring=code.Keyring.generate())
