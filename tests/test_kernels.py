@@ -9,6 +9,7 @@ import inspect
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -71,8 +72,10 @@ def sort_rows(i0, i1, x):
 
 def test_it_does_its_rows_and_no_others():
     x = SArray(np.arange(10.0))
-    scale(2, 5, x, 10.0)
+    scale(2, np.int32(5), x, 10.0)
     assert x.tolist() == [0, 1, 20, 30, 40, 5, 6, 7, 8, 9]
+    with pytest.raises(TypeError):
+        scale(2.0, 5, x, 10.0)
 
 
 def test_strided_reversed_and_transposed_arrays_are_taken_as_they_lie():
@@ -585,15 +588,15 @@ def test_a_function_of_numba_s_may_be_made_a_kernel_with_its_options():
 # -- what travels
 
 
-def in_a_new_process(code, *payloads):
-    """Run *code* where numba cannot be imported; `load(i)` is the i-th payload unpickled."""
-    script = (
-        "import sys, pickle\nsys.modules['numba'] = None\n"
-        "def load(i): return pickle.loads(bytes.fromhex(sys.stdin.readline()))\n"
-    ) + code
+def in_a_new_process(code, obj, *, with_numba=False):
+    """Run *code* with *obj* as it arrives, where numba cannot be imported; return what it prints."""
+    script = "import sys, pickle\nimport numpy as np\n"
+    if not with_numba:
+        script += "sys.modules['numba'] = None\n"
+    script += "received = pickle.loads(bytes.fromhex(sys.stdin.read()))\n" + code
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
-        input="".join(p.hex() + "\n" for p in payloads),
+        input=obj.hex(),
         capture_output=True, text=True, timeout=60, check=False,
         env={**os.environ, "NUMPUSH_NAMESPACE": processes.new_namespace()},
     )  # fmt: skip
@@ -604,7 +607,7 @@ def in_a_new_process(code, *payloads):
 def test_a_variant_runs_where_there_is_no_numba():
     x = np.arange(4.0)
     code = (
-        "import numpy as np\nv = load(0)\nx = np.arange(4.0)\nv(0, 4, x, 2.0)\n"
+        "v = received\nx = np.arange(4.0)\nv(0, 4, x, 2.0)\n"
         "print(*x, v.key, v.needs_numba, 'pandas' in sys.modules)"
     )
     variant = scale.variant(x, 2.0)
@@ -620,7 +623,7 @@ def test_an_exception_is_decoded_where_there_is_no_numba():
             raise ValueError("negative", 7)
 
     code = (
-        "import numpy as np\nv = load(0)\n"
+        "v = received\n"
         "try: v(0, 2, np.array([-1.0, 1.0]))\n"
         "except ValueError as e: print(*e.args, 'refuse' in e.__notes__[0])"
     )
@@ -636,15 +639,31 @@ def test_a_kernel_that_allocates_needs_numba_and_says_so():
     sort_rows(0, 3, x)
     assert x.tolist() == [2, 3, 4, 0]
     code = (
-        "v = load(0)\nprint(v.needs_numba)\n"
+        "v = received\nprint(v.needs_numba)\n"
         "try: v.entry()\nexcept ImportError as e: print(\"pip install 'numpush[kernels]'\" in str(e))"
     )
     assert in_a_new_process(code, pickle.dumps(variant)) == ["True", "True"]
 
 
+def test_a_kernel_that_allocates_runs_where_numba_is_and_loads_it_then():
+    variant = sort_rows.variant(np.zeros(3))
+    code = (
+        "x = np.array([3.0, 1.0, 2.0])\nbefore = 'numba' in sys.modules\nreceived(0, 3, x)\n"
+        "print(*x, before, 'numba' in sys.modules)"
+    )
+    printed = in_a_new_process(code, pickle.dumps(variant), with_numba=True)
+    assert printed == ["2.0", "3.0", "4.0", "False", "True"]
+
+
+def test_an_exception_with_arguments_of_the_moment_arrives_from_a_new_process():
+    code = "try: received(0, 1, np.array([101.5]))\nexcept OverflowError as e: print(*e.args)"
+    printed = in_a_new_process(code, pickle.dumps(fail.variant(np.zeros(3))), with_numba=True)
+    assert printed == ["too", "large", "0", "101.5"]
+
+
 def test_a_kernel_pickles_to_what_it_was_compiled_to():
     code = (
-        "import numpy as np\nk = load(0)\nx = np.arange(4.0)\nk(0, 4, x, 2.0)\nprint(*x)\n"
+        "k = received\nx = np.arange(4.0)\nk(0, 4, x, 2.0)\nprint(*x)\n"
         "try: k(0, 4, np.arange(8.0)[::2], 2.0)\nexcept TypeError as e: print('came compiled' in str(e))"
     )
     fresh = kernel("f8[:], f8")(scale.__wrapped__)
@@ -836,3 +855,23 @@ def test_arguments_are_plain_data():
     argument = parse_signature("const f8[:]", ["x"], {})[0]
     assert argument == Argument("x", "array", np.dtype("f8"), 1, "A", True)
     assert pickle.loads(pickle.dumps(argument)) == argument
+
+
+# -- docs/kernels.md
+
+
+def test_the_examples_of_the_documentation_run():
+    text = (
+        (Path(__file__).parent.parent / "docs" / "kernels.md").read_text().partition("\n## Team")[0]
+    )
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 3
+    namespace = {}
+    for block in blocks:
+        exec(block, namespace)
+    np.testing.assert_array_equal(namespace["y"], 2 * namespace["x"])
+    assert namespace["total"][0] == 10
+    assert namespace["counts"].sum() == len(namespace["x"])
+    refused = re.search(r"```\n(kernel 'scale': .*?)\n```", text)[1]
+    with pytest.raises(TypeError, match=re.escape(refused)):
+        namespace["scale"](0, 1, np.zeros(1, "f4"), np.zeros(1), 2.0)

@@ -14,6 +14,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 from .. import llvm
@@ -153,7 +154,7 @@ class Variant:
             self.entry()
         block = self.pack(args)
         excinfo = ctypes.c_void_p()
-        rc = self._call(block, i0, i1, ctypes.addressof(excinfo))
+        rc = self._call(block, index(i0), index(i1), ctypes.addressof(excinfo))
         if rc:
             raise self.error(rc, excinfo.value or 0)
 

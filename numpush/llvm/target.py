@@ -73,8 +73,9 @@ def _initialize() -> None:
 
 def _cpu_flags(cpuinfo: Path) -> frozenset[str]:
     """Return the features of the first CPU; where the kernel lists none, one that nobody else has."""
-    for line in cpuinfo.read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return frozenset(value.split())
+    with cpuinfo.open() as lines:  # which the kernel makes one CPU after the other
+        for line in lines:
+            name, _, value = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                return frozenset(value.split())
     return frozenset({f"unknown-{platform.node()}"})
