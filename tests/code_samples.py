@@ -27,6 +27,7 @@ def run(code: str, *args: Any, **env: str) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *map(str, args)],
         env={**os.environ, **env},
+        cwd="/",  # a checkout's folders are no package
         capture_output=True,
         text=True,
         timeout=processes.LIMIT,

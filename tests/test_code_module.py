@@ -68,6 +68,12 @@ def test_what_does_not_fit_is_refused(shapes, name, args, error):
         getattr(shapes, name)(*args)
 
 
+def test_a_refusal_names_the_function(shapes):
+    with pytest.raises(OverflowError) as caught:
+        shapes.wrap(300, 0)
+    assert caught.value.__notes__ == ["calling uint8_t wrap(uint8_t, uint8_t)"]
+
+
 def test_pointers_take_arrays(shapes):
     x = np.arange(5.0)
     assert shapes.total(x, 5) == 10
@@ -252,12 +258,12 @@ def test_without_debug_information_llvm_is_believed():
             %r = add i8 %x, 1
             ret i8 %r
         }
-        define i32 @first(ptr readonly %p) {
-            %r = load i32, ptr %p
+        define i32 @first(i32* readonly %p) {
+            %r = load i32, i32* %p
             ret i32 %r
         }
-        define void @clear(ptr %p) {
-            store i32 0, ptr %p
+        define void @clear(i32* %p) {
+            store i32 0, i32* %p
             ret void
         }
         define %pair @both(i32 %x) {

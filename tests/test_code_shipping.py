@@ -390,3 +390,25 @@ def test_a_pytensor_function_travels():
         data = code.dumps(obj, kind="pytensor", keyring=RING)
         loaded = code.loads(data, keyring=RING, allow="pytensor")
         assert np.allclose(loaded(np.arange(3.0), 1.0), expected)
+
+
+# -- what is not installed
+
+
+def test_what_needs_no_llvmlite_works_without_it_and_what_does_names_the_remedy(tmp_path):
+    (tmp_path / "python").write_bytes(code.dumps(len, keyring=RING))
+    (tmp_path / "ufunc").write_bytes(code.dumps(MYFUNC, kind="ufunc", keyring=RING))
+    found = run(
+        "import sys\nsys.modules['llvmlite'] = None\n"
+        "from pathlib import Path\nfrom numpush import code\n"
+        "ring = code.Keyring.from_env('THE_KEYS')\n"
+        "print(code.loads(Path(sys.argv[1]).read_bytes(), keyring=ring, allow='python')('four'))\n"
+        "try: code.loads(Path(sys.argv[2]).read_bytes(), keyring=ring)\n"
+        "except ImportError as error: print('pip install' in str(error))\n"
+        "try: code.module('')\n"
+        "except ImportError as error: print('pip install' in str(error))\n",
+        tmp_path / "python",
+        tmp_path / "ufunc",
+        THE_KEYS=RING.export(),
+    )
+    assert found.split() == ["4", "True", "True"]

@@ -143,7 +143,7 @@ def test_what_llvm_cannot_read_is_an_error_of_code(source):
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
-        ("ptr", "ptr %x"),
+        ("i8*", "i8* %x"),
         ("i128", "i128 %x"),
         ("<4 x float>", "<4 x float> %x"),
         ("{ i32, i32 }", "{ i32, i32 } %x"),

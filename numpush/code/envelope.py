@@ -111,7 +111,7 @@ def unseal(data: Any, keyring: Keyring | None, allow: Iterable[str] | None = Non
     CodeError : it is no payload, or of a kind that is not in *allow*.
     """
     allowed = check_kinds(allow)
-    data = memoryview(bytes(data))  # rule (2)
+    data = memoryview(memoryview(data).tobytes())  # rule (2)
     if len(data) < _HEAD.size + _MAC_SIZE:
         raise CodeError(
             f"payload: at least {_HEAD.size + _MAC_SIZE} bytes wanted, {len(data)} found"

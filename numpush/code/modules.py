@@ -115,7 +115,6 @@ class CFunction:
         self.__doc__ = prototype.text
         self.__pointer__ = ffi.cast(ctype, linked.address(name))
         self._linked = linked
-        self._n_args = len(ctype.args)
         converters = [
             c_types.converter(ffi, kind, is_const, f"{name}(), argument {i + 1}")
             for i, (kind, is_const) in enumerate(zip(ctype.args, prototype.points_to_const))
@@ -124,17 +123,15 @@ class CFunction:
         self._result = c_types.result_converter(ffi, ctype.result)
 
     def __call__(self, *args: Any) -> Any:
-        if self._arguments:
-            if len(args) != self._n_args:
-                raise TypeError(
-                    f"{self.__name__}() takes {self._n_args} arguments, got {len(args)}"
-                )
-            converted = list(args)
-            for i, convert in self._arguments:
+        converted = list(args)
+        for i, convert in self._arguments:
+            if i < len(args):
                 converted[i] = convert(args[i])
+        try:
             result = self.__pointer__(*converted)
-        else:
-            result = self.__pointer__(*args)
+        except (TypeError, OverflowError) as error:  # cffi's, which do not name it
+            error.add_note(f"calling {self.__doc__}")
+            raise
         return self._result(result) if self._result else result
 
     def __repr__(self) -> str:
