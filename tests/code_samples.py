@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +21,6 @@ SHAPES = (Path(__file__).parent / "data" / "shapes.bc").read_bytes()
 
 def run(code: str, *args: Any, **env: str) -> str:
     """Run Python code in a process of its own, which has seen nothing yet; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *map(str, args)],
-        env={**os.environ, **env},
-        cwd="/",  # a checkout's folders are no package
-        capture_output=True,
-        text=True,
-        timeout=processes.LIMIT,
-        check=False,
-    )
+    done = processes.run_script(code, *map(str, args), **env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -231,6 +231,12 @@ def test_a_cdef_says_what_is_in_the_module():
         module.half  # noqa: B018
 
 
+def test_char_is_a_number_of_one_byte_in_a_ufunc():
+    module = code.module(SHAPES, "char wrap(char, unsigned char);")
+    assert module.wrap(b"A", 1) == b"B"
+    assert module.ufuncs.wrap.types == ["bB->b"]
+
+
 @pytest.mark.parametrize(
     ("cdef", "message"),
     [

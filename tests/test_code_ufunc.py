@@ -282,9 +282,10 @@ def test_it_gives_what_numba_gives(compiled):
 
 
 @pytest.mark.parametrize("n", [1, 4, 100_001])
-def test_an_exception_is_raised_as_it_is(n):
-    ufunc = code.ufunc(strict, sigs="f8(f8)")
-    x = np.ones(n)
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+def test_an_exception_is_raised_as_it_is(n, dtype):
+    ufunc = code.ufunc(strict, sigs=["f8(f8)", "f4(f4)"])
+    x = np.ones(n, dtype)
     x[-1] = -1
     with pytest.raises(ValueError, match="negative") as caught:
         ufunc(x)

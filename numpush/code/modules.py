@@ -7,6 +7,7 @@ variables.
 
 from __future__ import annotations
 
+import functools
 import types
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from .declarations import declare
 from .errors import CodeError
 from .ir import Code, Function, read, translated
 from .loops import is_scalar
-from .signatures import Loop, llvm_of_dtype
+from .signatures import Loop
 from .ufuncs import assemble
 
 __all__ = ["CFunction", "Module", "ModuleCode", "code_of_module", "compile_module", "module"]
@@ -198,7 +199,8 @@ class _Variable:
     def __init__(self, ffi: Any, name: str, ctype: Any, linked: Any, is_constant: bool) -> None:
         self._name = name
         pointer = ffi.cast(ffi.getctype(ctype, "*"), linked.address(name))
-        self._pointer = ffi.gc(pointer, lambda _: linked and None)  # views of it keep the code
+        # The pointer, and so a view of what it points to, keeps its destructor, and that the code.
+        self._pointer = ffi.gc(pointer, functools.partial(_let_go, linked))
         self._is_constant = is_constant
         self._view: np.ndarray | None = None
         if ctype.kind in ("array", "struct", "union"):
@@ -217,6 +219,10 @@ class _Variable:
             self._pointer[0] = value
         else:
             self._view[...] = value
+
+
+def _let_go(linked: llvm.Linked, pointer: Any) -> None:
+    """Do nothing: the last reference to *linked* goes with the call."""
 
 
 class _Ufuncs:
@@ -241,9 +247,8 @@ class _Ufuncs:
         if name not in functions:
             raise AttributeError(f"{name} has no declaration: {self._code.missing.get(name)}")
         ctype = functions[name].type
-        *args, result = [c_types.dtype_of(self._ffi, t) for t in (*ctype.args, ctype.result)]
-        for dtype in (*args, result):
-            llvm_of_dtype(dtype)
+        dtypes = [c_types.dtype_of(self._ffi, kind) for kind in (*ctype.args, ctype.result)]
+        *args, result = [np.dtype("i1") if dtype == "S1" else dtype for dtype in dtypes]
         return Loop(tuple(args), result)
 
     def __dir__(self) -> list[str]:

@@ -62,7 +62,10 @@ def _assemble(compiled: list[tuple[str, str, Loop]], name: str, doc: str) -> Ufu
         for each in module.functions:  # loops of one function have helpers of the same names
             if not each.is_declaration and each.name != symbol(i):
                 each.linkage = "internal"
-        whole = module if whole is None else (whole.link_in(module), whole)[1]
+        if whole is None:
+            whole = module
+        else:
+            whole.link_in(module)
     return finish(whole, name, doc, [loop for _, _, loop in compiled], may_raise=True)
 
 

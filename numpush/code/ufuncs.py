@@ -20,7 +20,7 @@ from .. import llvm
 from ..kernels.failures import decode
 from ..llvm.guard import guarded
 from .errors import CodeError
-from .ir import Code, read, translated
+from .ir import Code, Function, read, translated
 from .loops import C_API, add_loop, is_scalar
 from .signatures import Loop, dtype_of_llvm, llvm_of_dtype, parse_signature
 
@@ -174,13 +174,20 @@ def loop_of(code: Code, name: str, signature: str | None) -> Loop:
     if signature is None:
         from .declarations import loop_of_c
 
-        usual = Loop(tuple(dtype_of_llvm(kind) for kind in function.args), result)
-        return loop_of_c(code, name) or usual
+        declared = loop_of_c(code, name)
+        if declared and _fits(declared, function):
+            return declared
+        return Loop(tuple(dtype_of_llvm(kind) for kind in function.args), result)
     loop = parse_signature(signature)
     loop = Loop(loop.args, loop.result or result)
-    if [llvm_of_dtype(dtype) for dtype in loop.dtypes] != [*function.args, function.result]:
+    if not _fits(loop, function):
         raise CodeError(f"{name} is {function.type}, its signature {signature!r} does not fit")
     return loop
+
+
+def _fits(loop: Loop, function: Function) -> bool:
+    types = [*function.args, function.result]
+    return [llvm_of_dtype(dtype) for dtype in loop.dtypes] == types
 
 
 def code_of(ufunc: np.ufunc) -> UfuncCode:
