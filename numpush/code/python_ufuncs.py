@@ -85,7 +85,11 @@ def _compile(function: Callable[..., Any], loop: Loop) -> tuple[str, str, Loop]:
         ) from error
     args = tuple(numpy_support.from_dtype(dtype) for dtype in loop.args)
     signature = args if loop.result is None else numpy_support.from_dtype(loop.result)(*args)
-    options: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True}
+    options: dict[str, Any] = {
+        "error_model": "numpy",
+        "no_cpython_wrapper": True,
+        "no_cfunc_wrapper": True,
+    }
     try:
         dispatcher = numba.njit(signature, **options)(function)
     except NumbaError as error:
