@@ -110,8 +110,8 @@ def loading() -> Race:
         ("a ufunc, object code", made, False),
         ("a ufunc, bitcode", made, True),
         ("a kernel, object code", scale, False),
-        ("a module of 15 functions, object code", SHAPES.read_bytes(), False),
-        ("a module of 15 functions, bitcode", SHAPES.read_bytes(), True),
+        ("a module of 20 functions, object code", SHAPES.read_bytes(), False),
+        ("a module of 20 functions, bitcode", SHAPES.read_bytes(), True),
     ):
         data = code.dumps(obj, portable=portable, keyring=ring)
         if "kernel" in name:  # it links when it is first used

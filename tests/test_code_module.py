@@ -144,6 +144,24 @@ def test_structs_go_by_value_and_come_back(shapes):
     assert shapes.norm(middle) == np.hypot(2, 3)
 
 
+def test_members_without_names_and_inner_structs_are_there(shapes):
+    shape = np.zeros(1, shapes.Shape)
+    shape["corners"], shape["radius"], shape["names"]["second"] = 1, 0.5, 2
+    assert shapes.describe(shape) == 3.5
+    assert shapes.Shape.fields["side"][1] == shapes.Shape.fields["radius"][1] == 8
+
+
+def test_a_struct_that_cffi_would_lay_out_otherwise_goes_by_pointer_only(shapes):
+    """A packed one: nothing in a cdef says so."""
+    assert shapes.number_of(shapes.get_packed()) == 2.5
+    with pytest.raises(TypeError, match="no dtype for struct Packed"):
+        shapes.number_of(np.zeros(1, "S1, f8"))
+    for name in ("packed", "copy_packed"):
+        with pytest.raises(AttributeError, match="cffi would lay out struct Packed otherwise"):
+            getattr(shapes, name)
+    assert not hasattr(shapes, "Packed")
+
+
 # -- variables
 
 
@@ -164,6 +182,7 @@ def test_arrays_and_structs_are_views():
     assert shapes.weights.tolist() == [10, 20, 30, 40]
     shapes.weights = 5
     assert weights.tolist() == [5] * 4
+    assert shapes.table.tolist() == [[1, 2, 3], [4, 5, 6]]
     shapes.origin["x"] = 3
     assert shapes.norm(shapes.origin) == np.hypot(3, -0.5)
 

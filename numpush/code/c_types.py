@@ -112,7 +112,7 @@ def dtype_of(ffi: cffi.FFI, ctype: Any) -> np.dtype:
             return np.dtype(np.uintp)
         case "array" if ctype.length is not None:
             inner = dtype_of(ffi, ctype.item)
-            return np.dtype((inner, (ctype.length,)))
+            return np.dtype((inner.base, (ctype.length, *inner.shape)))
         case "struct" if ctype.fields:
             return _struct_dtype(ffi, ctype)
         case "union" if ctype.fields:

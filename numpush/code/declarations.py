@@ -7,6 +7,7 @@ LLVM still knows: numbers by their width, pointers as ``void *``, const where it
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -38,12 +39,12 @@ class Declarations(NamedTuple):
     sizes: dict[str, int]  #: struct or union -> bytes that it must have
 
 
-def declare(code: Code) -> Declarations:
-    """Write declarations of all functions and variables of *code*."""
+def declare(code: Code, opaque: Collection[str] = ()) -> Declarations:
+    """Write declarations of all functions and variables of *code*; structs in *opaque* have no members."""
     names = [name for name in (*code.functions, *code.variables) if _IDENTIFIER.fullmatch(name)]
     ir = code.text()
     if dwarf.has_debug_info(ir):
-        types = dwarf.Types(ir)
+        types = dwarf.Types(ir, opaque)
         text, missing = types.declare(set(names))
         missing |= {name: "no debug information" for name in names if name not in types.declared}
         return Declarations(text, missing, types.sizes)

@@ -15,6 +15,7 @@ reference, "Specialized Metadata Nodes"; DWARF 4, chapter 5.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 __all__ = ["Types", "has_debug_info"]
@@ -56,7 +57,8 @@ def has_debug_info(text: str) -> bool:
 class Types:
     """The C types in the text of a module."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, opaque: Collection[str] = ()) -> None:
+        self._opaque = opaque  #: "struct name" of those that are declared without members
         self._nodes = {
             m[1]: _Node(m[2], {f[1]: f[2].strip('"') for f in _FIELD.finditer(m[3])})
             for m in _NODE.finditer(text)
@@ -152,7 +154,10 @@ class Types:
         if node.tag == "DW_TAG_enumeration_type":
             return self._declare(base, declarator) if base else f"uint32_t {declarator}".strip()
         if node.tag in ("DW_TAG_structure_type", "DW_TAG_class_type", "DW_TAG_union_type"):
-            return f"{self._struct(ref, node)} {declarator}".strip()
+            name = self._struct(ref, node)
+            if name in self._opaque and not declarator.startswith("*"):
+                raise _Unknown(f"cffi would lay out {name} otherwise")
+            return f"{name} {declarator}".strip()
         raise _Unknown(f"{node.tag or node.kind} has no declaration in C")
 
     def _struct(self, ref: str, node: _Node) -> str:
@@ -161,7 +166,8 @@ class Types:
         word = "union" if node.tag == "DW_TAG_union_type" else "struct"
         name = re.sub(r"\W", "_", node.fields.get("name", f"unnamed{ref[1:]}"))
         self._structs[ref] = f"{word} {name}"  # before its members: they may point to it
-        if "DIFlagFwdDecl" not in node.fields.get("flags", ""):
+        is_known = "DIFlagFwdDecl" not in node.fields.get("flags", "")
+        if is_known and self._structs[ref] not in self._opaque:
             members = self._members(node)
             self._bodies.append(f"{word} {name} {{\n{members}}};")
             self.sizes[f"{word} {name}"] = int(node.fields.get("size", 0)) // 8

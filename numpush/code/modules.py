@@ -85,17 +85,11 @@ def module(bitcode: str | bytes, cdef: str | None = None, name: str = "bitcode")
 def compile_module(bitcode: str | bytes, cdef: str | None, name: str) -> ModuleCode:
     """Return what `module` makes its module of."""
     code = read(bitcode)
-    sizes: dict[str, int] = {}
     if cdef is None:
-        cdef, missing, sizes = declare(code)
+        cdef, missing = _declarations(code)
     else:
         missing = dict.fromkeys((*code.functions, *code.variables), "it is not in the cdef")
     ffi = c_types.parse(cdef)
-    for struct, size in sizes.items():  # a packed one, say
-        if ffi.typeof(struct).fields and ffi.sizeof(struct) != size:
-            raise CodeError(
-                f"{struct}: {size} bytes wanted, {ffi.sizeof(struct)} found; give a cdef"
-            )
     functions, variables = c_types.declared(ffi)
     if absent := (set(functions) | set(variables)) - {*code.functions, *code.variables}:
         raise CodeError(f"declared, but not in this code: {', '.join(sorted(absent))}")
@@ -105,6 +99,21 @@ def compile_module(bitcode: str | bytes, cdef: str | None, name: str) -> ModuleC
     with translated():
         object_code = llvm.build(code.bitcode, inline=True)
     return ModuleCode(name, code, object_code, llvm.host(), cdef, missing)
+
+
+def _declarations(code: Code) -> tuple[str, dict[str, str]]:
+    """Return declarations of what is in *code*, and of what there are none.
+
+    Structs that cffi lays out otherwise than the compiler did (packed ones) are left without members.
+    """
+    opaque: set[str] = set()
+    while True:
+        cdef, missing, sizes = declare(code, opaque)
+        ffi = c_types.parse(cdef)
+        wrong = {name for name, size in sizes.items() if ffi.sizeof(name) != size}
+        if not wrong:
+            return cdef, missing
+        opaque |= wrong
 
 
 class CFunction:

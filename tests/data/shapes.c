@@ -1,4 +1,5 @@
-/* What tests/test_code_module.py looks at. Made by clang 14:  clang -g -O1 -emit-llvm -c shapes.c -o shapes.bc */
+/* What tests/test_code_module.py looks at. Made by clang 14:
+ *     clang -g -O1 -fdebug-compilation-dir=. -emit-llvm -c shapes.c -o shapes.bc */
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -15,12 +16,30 @@ typedef struct Particle {
     struct Particle *next;
 } Particle;
 
+struct __attribute__((packed)) Packed {
+    char letter;
+    double number;
+};
+
+struct Shape {
+    int corners;
+    union {
+        int side;
+        double radius;
+    };
+    struct {
+        short first, second;
+    } names;
+};
+
 enum colour { RED, GREEN = 5 };
 
 int counter = 7;
 double weights[4] = {1, 2, 3, 4};
 Point origin = {0.5, -0.5};
 const int limit = 99;
+int table[2][3] = {{1, 2, 3}, {4, 5, 6}};
+struct Packed packed = {'A', 2.5};
 
 int add(int a, int b) { return a + b; }
 uint8_t wrap(uint8_t a, unsigned char b) { return a + b; }
@@ -52,5 +71,10 @@ enum colour next_colour(enum colour c) { return c == RED ? GREEN : RED; }
 double apply(double (*f)(double), double x) { return f(x); }
 double half(double x) { return x / 2; }
 double dot(double (*matrix)[2], const double vector[2]) { return matrix[1][0] * vector[0] + matrix[1][1] * vector[1]; }
+
+struct Packed *get_packed(void) { return &packed; }
+double number_of(const struct Packed *p) { return p->number; }
+struct Packed copy_packed(struct Packed p) { return p; }
+double describe(const struct Shape *s) { return s->corners + s->radius + s->names.second; }
 
 __int128 huge(int a) { return (__int128)a << 100; }
