@@ -535,6 +535,12 @@ def does_not_type(i0, i1, x):
     x.no_such_method()
 
 
+def imports(i0, i1, x):
+    import math as m
+
+    x[0] = m.pi
+
+
 @pytest.mark.filterwarnings("ignore:.*object mode")
 @pytest.mark.parametrize(
     ("function", "reason", "at"),
@@ -547,6 +553,7 @@ def does_not_type(i0, i1, x):
         (starts_threads, "starts threads", "def "),
         (returns, "returns float64", "return x"),
         (does_not_type, "no_such_method", "no_such_method"),
+        (imports, "IMPORT_NAME", "import math"),
     ],
 )
 def test_what_cannot_travel_is_refused_with_reason_and_line(function, reason, at):
@@ -572,6 +579,58 @@ def test_small_global_arrays_helpers_and_closures_are_part_of_the_code():
     x = np.ones(3)
     use(0, 3, x)
     assert x.tolist() == [3, 4, 5]
+
+
+@numba.njit
+def fibonacci(n):
+    if n < 2:
+        return n
+    return fibonacci(n - 1) + fibonacci(n - 2)
+
+
+def test_functions_that_call_themselves():
+    @kernel("i8[:]")
+    def use(i0, i1, x):
+        for i in range(i0, i1):
+            x[i] = fibonacci(x[i])
+
+    x = np.arange(12)
+    use(0, 12, x)
+    assert x[-1] == 89
+    assert use.variants[0].symbols == frozenset()
+
+
+def test_what_numba_has_more_of_works_as_in_numba():
+    """Generators, exceptions that are caught, typed containers, random numbers, strings."""
+
+    @numba.njit
+    def evens(n):
+        for i in range(n):
+            yield 2 * i
+
+    @numba.njit
+    def checked(v):
+        if v < 0:
+            raise KeyError("negative")
+        return v
+
+    @kernel("f8[:]")
+    def work(i0, i1, x):
+        seen = numba.typed.Dict.empty(numba.int64, numba.float64)
+        for i in evens(i1):
+            seen[i] = x[i % len(x)]
+        x[0] = len(seen) + len("row " + str(i0)) + len({1, 2})
+        np.random.seed(5)
+        x[1] = np.random.random()
+        try:
+            x[2] = checked(-1.0)
+        except Exception:
+            x[2] = -7
+
+    x = np.arange(6.0)
+    work(0, 6, x)
+    np.random.seed(5)
+    assert x.tolist() == [6 + 5 + 2, np.random.random(), -7, 3, 4, 5]
 
 
 def test_a_function_of_numba_s_may_be_made_a_kernel_with_its_options():

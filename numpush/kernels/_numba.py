@@ -28,8 +28,8 @@ from .. import llvm
 from .arguments import ARRAY, NUMBER, Argument
 
 __all__ = [
+    "CompileError",
     "Compiled",
-    "NumbaError",
     "argument_of",
     "compile_function",
     "element_pointer",
@@ -44,6 +44,7 @@ PRIVATE_NAMES = (
     "numba.core.cgutils:unpack_tuple",
     "numba.core.errors:NumbaError",
     "numba.core.errors:TypingError",
+    "numba.core.errors:UnsupportedBytecodeError",
     "numba.core.registry:cpu_target.target_context",
     "numba.core.base:BaseContext.create_module",
     "numba.core.base:BaseContext.declare_function",
@@ -93,11 +94,20 @@ def _check() -> None:
 _check()
 
 from numba.core import cgutils  # noqa: E402  # what is missing is named first
-from numba.core.errors import NumbaError, TypingError  # noqa: E402
+from numba.core.errors import (  # noqa: E402
+    NumbaError,
+    TypingError,
+    UnsupportedBytecodeError,
+)
 from numba.np import arrayobj  # noqa: E402
 from numba.np.numpy_support import as_dtype, from_dtype  # noqa: E402
 
+#: What may come of compiling: the second is not derived from the first.
+CompileError = (NumbaError, UnsupportedBytecodeError)
+
 ENTRY = "np_entry"
+#: numba's name for a pointer to a function that it has not compiled yet.
+_UNRESOLVED = ".numba.unresolved$"
 _WORD = ir.IntType(64)
 _BYTES = ir.IntType(8).as_pointer()
 
@@ -150,7 +160,7 @@ def compile_function(
 
     Raises
     ------
-    NumbaError : numba cannot compile it.
+    CompileError : numba cannot compile it.
     """
     signature = (types.int64, types.int64, *map(_type_of, arguments))
     dispatcher = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function)
@@ -158,7 +168,7 @@ def compile_function(
     result = dispatcher.overloads[signature]
     returned = result.fndesc.restype
     module = llvm.parse(result.library._final_module.as_bitcode())
-    module.link_in(llvm.parse(_entry(result, signature[2:], arguments)))
+    module.link_in(llvm.parse(_entry(result, signature[2:], arguments, _recursive(module))))
     for item in (*module.functions, *module.global_variables):
         if not item.is_declaration and item.name != ENTRY and not _is_environment(item.name):
             item.linkage = "internal"
@@ -170,12 +180,26 @@ def compile_function(
     )
 
 
+def _recursive(module: Any) -> list[str]:
+    """Return the functions that are called through a pointer, since they call themselves."""
+    return [
+        pointer.name.removeprefix(_UNRESOLVED)
+        for pointer in module.global_variables
+        if pointer.is_declaration and pointer.name.startswith(_UNRESOLVED)
+    ]
+
+
 def _is_environment(name: str) -> bool:
     """Whether it is where numba keeps a function's Python objects: null, until a process fills it."""
     return name.startswith("_ZN08NumbaEnv")
 
 
-def _entry(result: Any, signature: Sequence[Any], arguments: Sequence[Argument]) -> str:
+def _entry(
+    result: Any,
+    signature: Sequence[Any],
+    arguments: Sequence[Argument],
+    recursive: Sequence[str],
+) -> str:
     """Return IR of ``int32 np_entry(const int64 *block, int64 i0, int64 i1, void **excinfo)``."""
     context, function = result.target_context, result.fndesc
     module = context.create_module(ENTRY)
@@ -199,6 +223,10 @@ def _entry(result: Any, signature: Sequence[Any], arguments: Sequence[Argument])
     )
     builder.store(builder.bitcast(status.excinfoptr, _BYTES), excinfo)
     builder.ret(status.code)
+    for name in recursive:  # numba's linker would fill these in
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), []), name)
+        pointer = ir.GlobalVariable(module, _BYTES, _UNRESOLVED + name)
+        pointer.initializer = function.bitcast(_BYTES)
     return str(module)
 
 

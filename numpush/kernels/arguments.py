@@ -9,6 +9,7 @@ Nothing here needs numba: a worker packs arguments with it.
 
 from __future__ import annotations
 
+import ctypes
 import operator
 import re
 import struct
@@ -102,7 +103,7 @@ class Argument(NamedTuple):
             )
             if misfit:
                 raise TypeError(f"argument {self.name!r} ({self}): {misfit}")
-            return (value.__array_interface__["data"][0], *value.shape, *value.strides)
+            return (_address(value), *value.shape, *value.strides)
         try:
             if self.kind == MUTEX:
                 return (mutex_address(value),)
@@ -148,6 +149,31 @@ def _number(dtype: np.dtype[Any], value: Any) -> tuple[Any, ...]:
         return (bool(value),)
     moment = np.asarray(value, np.asarray(value).dtype)
     return (int(moment.astype(dtype, casting="safe").view("i8")),)
+
+
+class _Interface(ctypes.Structure):
+    """What `__array_struct__` points at: NumPy's array interface protocol, version 3."""
+
+    _fields_ = (
+        ("two", ctypes.c_int),
+        ("nd", ctypes.c_int),
+        ("typekind", ctypes.c_char),
+        ("itemsize", ctypes.c_int),
+        ("flags", ctypes.c_int),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("data", ctypes.c_void_p),
+    )
+
+
+_pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+
+
+def _address(array: np.ndarray[Any, Any]) -> int:
+    """Return where *array* begins; in half the time that `__array_interface__` takes."""
+    return _Interface.from_address(_pointer_of(array.__array_struct__, None)).data or 0
 
 
 class Block:

@@ -52,7 +52,7 @@ def compile_variant(
     name = function.__name__
     try:
         compiled = _numba.compile_function(function, arguments, options)
-    except _numba.NumbaError as error:
+    except _numba.CompileError as error:
         raise KernelRefused(_why_not(function, arguments, declared, error)) from error
     if compiled.returns:
         raise KernelRefused(
@@ -159,11 +159,12 @@ def _why_not(
     function: Any, arguments: Sequence[Argument], declared: Sequence[Argument], error: Exception
 ) -> str:
     name, text = function.__name__, str(error)
-    found = re.search(r'File "(.+?)", line (\d+)', text)
+    found = re.search(r'File "(.+?)", line (\d+)|from (.+?) \((\d+)\)', text)
     line = place_of(function)
     if found:
-        same = Path(found[1]).name == Path(function.__code__.co_filename).name
-        line = place_of(function, int(found[2])) if same else f"{found[1]}:{found[2]}"
+        file, number = (group for group in found.groups() if group)
+        same = Path(file).name == Path(function.__code__.co_filename).name
+        line = place_of(function, int(number)) if same else f"{file}:{number}"
     if "readonly array" in text or "read-only" in text:
         given = [a.name for a, b in zip(arguments, declared) if a.readonly and not b.readonly]
         const = [b.name for b in declared if b.readonly]

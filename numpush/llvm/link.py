@@ -19,7 +19,7 @@ import llvmlite.binding as ll
 from .elf import symbols as _symbols
 from .errors import BadCode, UnknownSymbol
 from .guard import guarded
-from .target import machine
+from .target import host, machine
 
 __all__ = ["Linked", "link", "prepare"]
 
@@ -71,8 +71,10 @@ def link(
 
 
 def prepare() -> None:
-    """Do now what the first `link` of a process would do besides."""
+    """Do now what the first `link` of a process would do besides, some milliseconds."""
     _jit()
+    _allowed()
+    host()
 
 
 def _resolve(names: Iterable[str], symbols: Mapping[str, int]) -> dict[str, int]:
