@@ -47,7 +47,7 @@ NOTES = {
     "kernels": "One function and one signature in all rows. A new process says itself how long it took, from "
     "its first line on. Two threads contend for a cache line as two processes do.",
     "shipped_code": "In a process that has loaded llvmlite. A payload is checked, read and linked in each "
-    "round; numba's pickled ufunc is compiled anew once, and after that found in a table of its own.",
+    "round; what is pickled of numba's ufunc is Python's bytecode, which is compiled anew.",
 }
 
 HEAD = """# Benchmarks
