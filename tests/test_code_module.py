@@ -297,6 +297,9 @@ def test_without_debug_information_llvm_is_believed():
         define internal i32 @hidden(i32 %x) {
             ret i32 %x
         }
+        define linkonce_odr i32 @inlined(i32 %x) {
+            ret i32 %x
+        }
         """
     )
     assert module.__all__ == ["next", "first", "clear"]

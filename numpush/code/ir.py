@@ -20,7 +20,14 @@ from .errors import CodeError, CodeMismatch
 
 __all__ = ["Code", "Function", "quote", "read", "translated"]
 
-_HIDDEN = (ll.Linkage.internal, ll.Linkage.private, ll.Linkage.available_externally)
+#: Not there for others, or only as long as something here uses it (C++'s inline functions).
+_HIDDEN = (
+    ll.Linkage.internal,
+    ll.Linkage.private,
+    ll.Linkage.available_externally,
+    ll.Linkage.linkonce_any,
+    ll.Linkage.linkonce_odr,
+)
 #: LLVM counts an entry block that has no label, and so misses a number.
 _MISSED = re.compile(r"^<string>:(\d+):\d+: error: .*expected to be numbered '%(\d+)'", re.M)
 _CONSTANT = re.compile(r"@\S+ = [^\[{\"]*\bconstant\b")
