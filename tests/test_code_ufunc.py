@@ -359,3 +359,13 @@ def test_ir_needs_no_numba():
 def test_numpys_own_are_not_ours():
     with pytest.raises(CodeError, match="was not made by"):
         code.dumps(np.add, keyring=code.Keyring.generate())
+
+
+def test_numba_that_is_switched_off_is_named():
+    found = run(
+        "from numpush import code\n"
+        "try: code.ufunc(lambda x: x + 1, sigs='f8(f8)')\n"
+        "except code.CodeError as error: print(error)",
+        NUMBA_DISABLE_JIT="1",
+    )
+    assert found == "<lambda> is not compiled: NUMBA_DISABLE_JIT is set\n"

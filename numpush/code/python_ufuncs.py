@@ -75,37 +75,21 @@ def _parameters(module: Any, name: str) -> Any:
 
 def _compile(function: Callable[..., Any], loop: Loop) -> tuple[str, str, Loop]:
     """Return the IR of *function* for the dtypes of *loop*, its name there, and the loop's result."""
+    from ..kernels import _numba  # names the remedy where there is no numba
+
+    name = function.__name__
+    if _numba.is_disabled():
+        raise CodeError(f"{name} is not compiled: NUMBA_DISABLE_JIT is set")
     try:
-        import numba
-        from numba.core.errors import NumbaError
-        from numba.np import numpy_support
-    except ImportError as error:
-        raise ImportError(
-            f"Python functions need numba ({error}): pip install 'numpush[kernels]'"
-        ) from error
-    args = tuple(numpy_support.from_dtype(dtype) for dtype in loop.args)
-    signature = args if loop.result is None else numpy_support.from_dtype(loop.result)(*args)
-    options: dict[str, Any] = {
-        "error_model": "numpy",
-        "no_cpython_wrapper": True,
-        "no_cfunc_wrapper": True,
-    }
-    try:
-        dispatcher = numba.njit(signature, **options)(function)
-    except NumbaError as error:
-        raise CodeError(f"{function.__name__}: numba cannot compile it: {error}") from error
-    result: Any = next(iter(dispatcher.overloads.values()))
-    text = result.library.get_llvm_str()
-    if result.library.has_dynamic_globals or _OBJECTS.search(text):
+        found = _numba.compile_element(function, loop.args, loop.result)
+    except _numba.CompileError as error:
+        raise CodeError(f"{name}: numba cannot compile it: {error}") from error
+    if found.has_dynamic_globals or _OBJECTS.search(found.ir):
         raise CodeError(
-            f"{function.__name__} uses objects of this process: a pointer, a large array, print, or "
+            f"{name} uses objects of this process: a pointer, a large array, print, or "
             "an exception whose arguments are known only when it is raised"
         )
-    try:
-        dtype = numpy_support.as_dtype(result.signature.return_type)
-        llvm_of_dtype(dtype)
-    except (NumbaError, NotImplementedError, CodeError) as error:
-        raise CodeError(
-            f"{function.__name__} returns {result.signature.return_type}, no number"
-        ) from error
-    return text, result.fndesc.llvm_func_name, Loop(loop.args, dtype)
+    if found.result is None:
+        raise CodeError(f"{name} returns {found.returns}, no number")
+    llvm_of_dtype(found.result)
+    return found.ir, found.name, Loop(loop.args, found.result)
