@@ -38,7 +38,8 @@ test-pandas22: ## our own tests of frames with pandas 2.2, in .venv-pandas22
 	@$(MAKE) --no-print-directory VENV=.venv-pandas22 .venv-pandas22/.installed-pandas22
 	.venv-pandas22/bin/pytest -n auto -m "not crash and not system" $(PYTEST_ARGS) $(FRAME_TESTS)
 
-fuzz: $(VENV)/.installed-test ## a million damaged inputs for every parser of the wire (some minutes)
+fuzz: $(VENV)/.installed-test ## a million damaged inputs for every parser of the wire, 100,000 of code (some minutes)
+	$(BIN)/python tests/fuzz_code.py
 	$(BIN)/python tests/fuzz_ingest.py
 
 lint: $(VENV)/.installed-dev ## ruff: rules and form

@@ -46,6 +46,7 @@ __all__ = [
     "WorkerDied",
     "atomic",
     "attach",
+    "code",
     "errors",
     "gc",
     "ingest",
@@ -86,10 +87,10 @@ _HOME = {
     "kernel": "kernels",
     "uninstall": "installing",
 }
-_MODULES = ("atomic", "errors", "ingest", "kernels", "shmem")
+_MODULES = ("atomic", "code", "errors", "ingest", "kernels", "shmem")
 
 if TYPE_CHECKING:
-    from . import atomic, errors, ingest, kernels, shmem
+    from . import atomic, code, errors, ingest, kernels, shmem
     from .attaching import attach, publish, withdraw
     from .channel import Channel
     from .errors import (

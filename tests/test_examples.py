@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -199,6 +201,44 @@ def test_plain_receiver_reads_what_numpush_sends(namespace: str) -> None:
     assert "0: array([1.5, 2.5])" in text
     assert "2: array([3.5, 4.5])" in text
     assert "1: array([1, 2])" in text
+
+
+def test_ship_bitcode_uses_what_is_signed_and_refuses_the_rest(namespace: str) -> None:
+    lines = [
+        line for line in run(namespace, "ship_bitcode.py").splitlines() if not line.startswith(" ")
+    ]
+    assert re.fullmatch(r"sent [\d,]+ bytes", lines[0])
+    assert re.fullmatch(r"received <ufunc 'myfunc'> in [\d.]+ ms: \['iii->i'\]", lines[1])
+    assert lines[2:4] == ["[[ 0 10 20 30]", "numba was not needed"]
+    assert lines[4].startswith("refused: UnsignedCode: changed since it was signed")
+    assert re.match(r"refused: UnsignedCode: .* this process has only \w{16}$", lines[5])
+    assert len(lines) == 6
+
+
+def test_ship_bitcode_is_two_programs(namespace: str, tmp_path: Path) -> None:
+    run(namespace, "ship_bitcode.py", "key", str(tmp_path / "key"))
+    sender, receiver = (
+        command("ship_bitcode.py", what, str(tmp_path / "key")) for what in ("send", "receive")
+    )
+    options: dict[str, Any] = {
+        "env": environment(namespace),
+        "capture_output": True,
+        "check": True,
+        "timeout": processes.LIMIT,
+    }
+    payload = subprocess.run(sender, **options).stdout
+    received = subprocess.run(receiver, input=payload, **options).stdout.decode()
+    assert " [10 20 30 40]" in received.splitlines()
+
+
+@pytest.mark.skipif(shutil.which("clang") is None, reason="no clang")
+def test_clang_module_calls_c(namespace: str) -> None:
+    text = run(namespace, "clang_module.py")
+    assert "<double force(struct Body const *, struct Body const *)>" in text
+    assert "earth and moon: 1.98e+20 N" in text
+    assert "with twice the gravity: 3.96e+20 N" in text
+    assert "as a ufunc: [  0.  37. 100.]" in text
+    assert len(re.findall(r"^refused: ", text, re.M)) == 2
 
 
 def test_pipeline_prices_what_lands(namespace: str) -> None:

@@ -20,6 +20,7 @@ except ImportError as error:
     ) from error
 
 import llvmlite.binding as ll
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import lower_builtin, type_callable
@@ -30,7 +31,9 @@ from .arguments import ARRAY, NUMBER, Argument
 __all__ = [
     "CompileError",
     "Compiled",
+    "Element",
     "argument_of",
+    "compile_element",
     "compile_function",
     "element_pointer",
     "is_disabled",
@@ -55,6 +58,7 @@ PRIVATE_NAMES = (
     "numba.core.callconv:CPUCallConv.call_function",
     "numba.core.callconv:CPUCallConv.return_user_exc",
     "numba.core.codegen:CPUCodeLibrary._finalize_final_module",
+    "numba.core.codegen:CPUCodeLibrary.get_llvm_str",
     "numba.core.codegen:CPUCodeLibrary.has_dynamic_globals",
     "numba.core.compiler:CompileResult.fndesc",
     "numba.core.compiler:CompileResult.library",
@@ -193,6 +197,45 @@ def _recursive(module: Any) -> list[str]:
         for pointer in module.global_variables
         if pointer.is_declaration and pointer.name.startswith(_UNRESOLVED)
     ]
+
+
+class Element(NamedTuple):
+    """A function of numbers as numba left it: ``int32 name(result *, exception **, args...)``."""
+
+    ir: str
+    name: str
+    result: np.dtype[Any] | None  #: None: it returns no number
+    returns: str
+    has_dynamic_globals: bool
+
+
+def compile_element(
+    function: Any, args: Sequence[np.dtype[Any]], result: np.dtype[Any] | None
+) -> Element:
+    """Compile ``function(*args)`` for numbers; without *result*, numba finds the type of that.
+
+    Raises
+    ------
+    CompileError : numba cannot compile it.
+    """
+    signature: Any = tuple(map(from_dtype, args))
+    if result is not None:
+        signature = from_dtype(result)(*signature)
+    options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    dispatcher = numba.njit(signature, error_model="numpy", **options)(function)
+    (compiled,) = dispatcher.overloads.values()
+    returned = compiled.fndesc.restype
+    try:
+        dtype = as_dtype(returned)
+    except (NumbaError, NotImplementedError):
+        dtype = None
+    return Element(
+        compiled.library.get_llvm_str(),
+        compiled.fndesc.llvm_func_name,
+        dtype,
+        str(returned),
+        compiled.library.has_dynamic_globals,
+    )
 
 
 def _is_environment(name: str) -> bool:

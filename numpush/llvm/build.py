@@ -22,6 +22,8 @@ __all__ = ["build", "emit", "optimise", "parse"]
 _BITCODE = (b"BC\xc0\xde", b"\xde\xc0\x17\x0b")
 #: Another attribute takes the place of these: an empty group of attributes is a syntax error.
 _CPU = re.compile(r'"(?:target-cpu|target-features|tune-cpu)"="[^"]*"')
+#: What keeps a function from being inlined, and, where nothing was optimised (``clang -O0``), from that.
+_KEPT_APART = re.compile(r"(?<= )(?:noinline|optnone)(?=[ \n])")
 _INTRINSIC = re.compile(r"@llvm\.(x86|aarch64|arm)\.(\w+)")
 #: First word of an intrinsic's name after the architecture -> LLVM's features that all of those need.
 _FEATURES_OF: dict[str, dict[str, frozenset[str]]] = {
@@ -102,8 +104,8 @@ def build(
     made_for : Target, optional
         The machine that the source was made on: what needs nothing that this one lacks is not looked at.
     inline : bool
-        Let functions be inlined that say ``noinline``, as all do that numba made: loops around
-        them vectorise then.
+        Let functions be inlined that say ``noinline``, as all do that numba or ``clang -O0`` made: loops
+        around them vectorise then.
 
     Raises
     ------
@@ -117,7 +119,7 @@ def build(
         _check_intrinsics(text, host())
     text = _CPU.sub('"any-cpu"', text)
     if inline:
-        text = re.sub(r"\bnoinline\b", "nounwind", text)
+        text = _KEPT_APART.sub("nounwind", text)
     module = parse(text)
     optimise(module, level)
     return emit(module)
