@@ -443,4 +443,7 @@ class TlsStream(SocketStream):
     def _send(self, data: memoryview, more: bool, until: float | None) -> None:
         while len(data):
             # What OpenSSL has begun to write it wants to go on with: the same bytes again.
-            data = data[int(self._call(functools.partial(self._tls.send, data), until)) :]
+            n = int(self._call(functools.partial(self._tls.send, data), until))
+            if not n:
+                raise PeerGone("the peer ended, and takes no more")
+            data = data[n:]
