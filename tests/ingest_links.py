@@ -65,10 +65,16 @@ def link(transport: str, folder: Any, **options: Any) -> Iterator[tuple[Any, Any
 
 
 class Bare:
-    """A connected socket that says what a test wants it to say."""
+    """A connected socket (TCP, TLS, unix) that says what a test wants it to say."""
 
     def __init__(self, url: str) -> None:
-        self.sock = socket.create_connection((parse(url).host, parse(url).port), LIMIT)
+        address = parse(url)
+        self.sock = socket.socket(address.family)
+        self.sock.settimeout(LIMIT)
+        self.sock.connect(address.sockaddr)
+        if address.scheme == "tls+tcp":
+            _, client = contexts()
+            self.sock = client.wrap_socket(self.sock, server_hostname=address.host)
 
     def greet(self, key: bytes | None = None) -> Bare:
         """Do the handshake of a connecting end."""

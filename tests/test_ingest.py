@@ -450,3 +450,27 @@ class TestOptions:
             url = listener.url
         with pytest.raises(ingest.PeerGone, match="nobody answers"):
             ingest.connect(url, timeout=0.1)
+
+
+FORK_WHILE_A_THREAD_IMPORTS_BLOSC2 = """
+import os, signal, sys, threading, time, warnings
+warnings.simplefilter("ignore")  # that there are threads is the point
+from numpush.ingest.compress import load_blosc2
+
+thread = threading.Thread(target=load_blosc2)
+thread.start()
+while "blosc2" not in sys.modules:
+    time.sleep(0)
+pid = os.fork()
+if not pid:
+    signal.alarm(20)
+    load_blosc2()
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+thread.join()
+"""
+
+
+def test_a_child_that_is_forked_while_blosc2_is_imported_can_use_it():
+    found = processes.run_script(FORK_WHILE_A_THREAD_IMPORTS_BLOSC2, limit=2 * LIMIT)
+    assert (found.stdout, found.returncode) == ("0\n", 0), found.stderr

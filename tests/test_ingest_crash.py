@@ -13,17 +13,18 @@ import pandas as pd
 import pytest
 
 import processes
-from ingest_links import LIMIT, threads
+from ingest_links import LIMIT, options_of, threads, url_of
 from numpush import SArray, WaitTimeout, ingest
 
 SIZES = (100, 3333, 50_000, 400_000)  #: elements: in an arena and in segments of their own
 N_KILLS = 60
 
 
-def send_for_ever(url, seed):
+def send_for_ever(url, seed, options):
     """Send arrays that say what they are to hold, by every way."""
     rng = random.Random(seed)
-    with ingest.connect(url, io=rng.choice(ingest_ways()), checksum=rng.random() < 0.2) as link:
+    ways = {"io": rng.choice(ingest_ways()), "checksum": rng.random() < 0.2}
+    with ingest.connect(url, **ways, **options) as link:
         while True:
             size = rng.choice(SIZES)
             link.send(np.full(size, size, "i4"))
@@ -47,11 +48,13 @@ def check(array):
 
 @pytest.mark.crash
 class TestKilled:
-    def test_senders(self):
+    @pytest.mark.parametrize("transport", ["tcp", "tls", "unix"])
+    def test_senders(self, transport, tmp_path):
         rng = random.Random(5)
-        with ingest.listen("tcp://127.0.0.1:0") as link:
+        for_listen, for_connect = options_of(transport)
+        with ingest.listen(url_of(transport, tmp_path), **for_listen) as link:
             for i in range(N_KILLS):
-                pid = processes.fork(send_for_ever, link.url, i)
+                pid = processes.fork(send_for_ever, link.url, i, for_connect)
                 until = time.monotonic() + rng.random() * 0.15 + 0.05
                 while time.monotonic() < until:
                     try:

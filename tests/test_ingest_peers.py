@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import struct
 import threading
 import time
@@ -15,7 +14,7 @@ import pandas as pd
 import pytest
 
 import processes
-from ingest_links import LIMIT, Bare, contexts, link, threads
+from ingest_links import LIMIT, Bare, contexts, link, options_of, threads, url_of
 from numpush import SArray, SegmentFull, WaitTimeout, ingest
 from numpush.ingest import hello, wire
 from numpush.layout import pack, unpack
@@ -216,11 +215,18 @@ def header_of(head):
     return head[32 : 32 + wire.read_prologue(head[:32]).header_size]
 
 
+@pytest.fixture(params=["tcp", "tls", "unix"])
+def door(request, tmp_path):
+    """Return (URL, options) to listen at."""
+    return url_of(request.param, tmp_path), options_of(request.param)[0]
+
+
 class TestDeath:
     @pytest.mark.parametrize("cut", [10, 60, 200, 4000, 100_000, 799_000])
-    def test_a_sender_that_ends_at_any_byte_leaves_nothing(self, cut):
+    def test_a_sender_that_ends_at_any_byte_leaves_nothing(self, door, cut):
         frame = frame_of(np.zeros(100_000), checksum=True)
-        with ingest.listen(ANY) as listener:
+        url, options = door
+        with ingest.listen(url, **options) as listener:
             with Bare(listener.url).greet() as bare:
                 bare.write(frame[:cut])
                 time.sleep(0.02)
@@ -229,14 +235,29 @@ class TestDeath:
             with pytest.raises(WaitTimeout):
                 listener.recv(0)
 
+    @pytest.mark.crash
+    @pytest.mark.parametrize("size", [50, 5000])
+    def test_each_byte_as_the_last(self, door, size):
+        """Of a small array all, of one with a segment of its own the head and the first of its data."""
+        frame = frame_of(np.zeros(size), checksum=True)
+        n = min(len(frame), 1000)
+        url, options = door
+        with ingest.listen(url, **options) as listener:
+            for cut in range(n):
+                with Bare(listener.url).greet() as bare:
+                    bare.write(frame[:cut])
+                processes.eventually(lambda: len(threads()) == 1)
+            assert listener.statistics().objects == 0
+            _, error = listener.statistics().failures[-1]
+            assert isinstance(error, ingest.PeerGone)
+            with Bare(listener.url).greet() as bare:
+                bare.write(frame)
+                assert listener.recv(LIMIT).shape == (size,)
+        processes.collect_garbage()
+        assert processes.files() == set()
+
     def test_a_killed_sender(self):
         with ingest.listen(ANY) as listener:
-
-            def send():
-                with ingest.connect(listener.url) as connection:
-                    while True:
-                        connection.send(np.ones(1 << 20))
-
             url = listener.url
             pid = processes.fork(send_for_ever, url)
             for _ in range(5):
@@ -268,13 +289,8 @@ class TestDeath:
     def test_what_was_not_acknowledged_is_told(self, tmp_path):
         url = f"unix://{tmp_path}/link.sock"
         with ingest.listen(url) as listener:
-            bare = socket.socket(socket.AF_UNIX)
-            bare.connect(str(tmp_path / "link.sock"))
-            both = Bare.__new__(Bare)
-            both.sock = bare
-            both.greet()
-            listener.send(np.zeros(10), timeout=LIMIT)
-            bare.close()
+            with Bare(url).greet():
+                listener.send(np.zeros(10), timeout=LIMIT)
             with pytest.raises(ingest.PeerGone, match=r"acknowledged|ended|broke") as caught:
                 listener.flush(LIMIT)
             assert "1" in str(caught.value) + str(getattr(caught.value, "__notes__", ""))
@@ -313,6 +329,7 @@ class TestDeath:
     def test_a_deadline_ends_a_send_that_waits(self):
         with ingest.listen(ANY) as listener:
             connection = ingest.connect(listener.url)
+            connection.send(np.zeros(25 << 20, "u1"))  # the one that lands, however busy we are
             with pytest.raises(WaitTimeout, match="did not take"):
                 send_often(connection, np.zeros(25 << 20, "u1"), timeout=0.2)
             with pytest.raises(ingest.PeerGone, match="half sent"):

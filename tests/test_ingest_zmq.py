@@ -526,6 +526,22 @@ while True:
 
 
 class TestComingAndGoing:
+    def test_a_pusher_that_ends_at_any_byte_leaves_nothing(self, context):
+        """Of the handshake and the head each byte, of the body some."""
+        hands = zmtp.pack_greeting() + zmtp.pack_ready("PUSH")
+        whole = hands + zmtp.pack_header(100_000) + bytes(100_000)
+        with ingest.listen(ANY) as link:
+            for cut in (*range(0, len(hands) + 12, 3), 4000, 70_000, len(whole) - 1):
+                with Bare(tcp_url(link)) as bare:
+                    bare.write(whole[:cut])
+                processes.eventually(lambda: len(threads()) == 1)
+            assert link.statistics().objects == 0
+            assert isinstance(failure(link, ingest.PeerGone), ingest.PeerGone)
+            connected(context, link).send(b"next")
+            assert link.recv(LIMIT).tobytes() == b"next"
+        processes.collect_garbage()
+        assert processes.files() == set()
+
     def test_a_pusher_killed_in_the_middle_leaves_nothing(self, context):
         with ingest.listen(ANY) as link:
             port = link.url.rpartition(":")[2]

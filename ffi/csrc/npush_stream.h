@@ -2,7 +2,8 @@
  *
  * (1) A call moves bytes until `size` are moved or it has to stop, and adds to *done as it goes; call again with the rest.
  * (2) The socket is non-blocking. No call sleeps but in ppoll(2), and there for wait_ns at most.
- * (3) npush_stream_splice leaves the pipe empty, whatever it returns but for an error of the file.
+ * (3) The socket's SO_RCVLOWAT is 1 before and after a call that receives; within, large bodies wake us less often.
+ * (4) npush_stream_splice leaves the pipe empty, whatever it returns but for an error of the file.
  *
  * Results: 0, all of it; -EAGAIN, nothing came or went for wait_ns; -EINTR, a signal handler wants to run; -ENODATA, the
  * peer has closed its side (receiving); any other -errno is the socket's, or the file's. Any thread, any process. */

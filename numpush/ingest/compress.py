@@ -4,13 +4,20 @@ A buffer of n bytes is ceil(n / chunk) chunks, each a u32 with its length and a 
 decompresses to `chunk` bytes, the last one to the rest. A buffer that does not shrink is chunks all
 the same, each 32 bytes longer than what it holds.
 
+blosc2 is imported when it is first needed, by a thread that receives maybe: it takes half a second. A
+child that is forked meanwhile would wait for ever for the modules that were half imported, so a fork
+waits for the import.
+
 blosc2 writes past what it is given to write to, so a chunk's own lengths are checked before; and it
 does not notice all damage, so compressed objects always have checksums.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +37,9 @@ _LENGTH = struct.Struct("<I")
 _OVERHEAD = 64  #: more than blosc2's header (32): what a chunk may be longer than what it holds
 _HEADER = 32
 
+_PATIENCE = 10.0  #: seconds that a fork waits: its thread might hold a module that blosc2 imports
+_importing = threading.RLock()  #: one thread has it to import, or to fork
+
 
 def load_blosc2() -> Any:
     """Import blosc2.
@@ -38,13 +48,33 @@ def load_blosc2() -> Any:
     ------
     ImportError : it is not installed; names the extra.
     """
-    try:
-        import blosc2
-    except ImportError as error:
-        raise ImportError(
-            'compressed objects need blosc2: pip install "numpush[blosc2]"'
-        ) from error
+    with _importing:
+        try:
+            import blosc2
+        except ImportError as error:
+            raise ImportError(
+                'compressed objects need blosc2: pip install "numpush[blosc2]"'
+            ) from error
     return blosc2
+
+
+def _wait_for_import() -> None:
+    _importing.acquire(timeout=_PATIENCE)
+
+
+def _let_import() -> None:
+    with contextlib.suppress(RuntimeError):  # the wait was over
+        _importing.release()
+
+
+def _renew_lock() -> None:
+    global _importing
+    _importing = threading.RLock()
+
+
+os.register_at_fork(
+    before=_wait_for_import, after_in_parent=_let_import, after_in_child=_renew_lock
+)
 
 
 def chunks(buffer: Buffer, codec: str) -> Iterator[bytes]:

@@ -45,6 +45,9 @@ IO = ("auto", "splice", "recv", "sendfile", "send")
 Raw = NDArray[np.uint8]
 _SLICE_NS = 100_000_000  #: C waits at most this long, so that signal handlers run
 _AT_ONCE = 64 << 20  #: bytes that C moves before signal handlers run: 10 to 40 ms
+#: bytes under way to a peer on this machine, so that they stay in the cache: 256 MiB by TCP took 90 ms
+#: with what the kernel finds (for links longer than this one), 65 so; by a unix socket 74 and 57.
+_UNDER_WAY = 1 << 20
 _AHEAD = 256 << 10  #: bytes read ahead where objects are small
 _LITTLE = 4 << 10  #: and where they are large
 _LARGE = 64 << 10  #: the body that makes them so
@@ -57,6 +60,16 @@ _KEEP_ALIVE = (
     ((socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), 15),
     ((socket.IPPROTO_TCP, socket.TCP_KEEPCNT), 4),
 )
+
+
+def _is_local(sock: socket.socket) -> bool:
+    """Whether the peer is on this machine; asked of TCP and unix sockets."""
+    if sock.family == socket.AF_UNIX:
+        return True
+    with contextlib.suppress(OSError):  # it has gone already
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            return bool(sock.getsockname()[0] == sock.getpeername()[0])
+    return False
 
 
 class _CannotSplice(Exception):
@@ -82,6 +95,8 @@ class SocketStream:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for option, value in _KEEP_ALIVE:
                 sock.setsockopt(*option, value)
+        if _is_local(sock):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNDER_WAY)
         self.io = io
         #: what was sent is the peer's to read until it has acknowledged it
         self.sends_pages = io == "sendfile"
@@ -428,4 +443,7 @@ class TlsStream(SocketStream):
     def _send(self, data: memoryview, more: bool, until: float | None) -> None:
         while len(data):
             # What OpenSSL has begun to write it wants to go on with: the same bytes again.
-            data = data[int(self._call(functools.partial(self._tls.send, data), until)) :]
+            n = int(self._call(functools.partial(self._tls.send, data), until))
+            if not n:
+                raise PeerGone("the peer ended, and takes no more")
+            data = data[n:]
