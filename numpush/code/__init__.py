@@ -22,6 +22,7 @@ __all__ = [
     "CodeError",
     "CodeMismatch",
     "Keyring",
+    "SignedCode",
     "UnsignedCode",
     "dumps",
     "install_importer",
@@ -37,6 +38,7 @@ _HOME = {
     "DEFAULT": "envelope",
     "KINDS": "envelope",
     "Keyring": "keyring",
+    "SignedCode": "signed",
     "UnsignedCode": "errors",
     "dumps": "shipping",
     "install_importer": "importer",
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from .keyring import Keyring
     from .modules import module
     from .shipping import dumps, loads
+    from .signed import SignedCode
     from .ufuncs import ufunc
 
 

@@ -11,6 +11,7 @@ from . import kinds
 from .envelope import KINDS, Payload, check_kinds, seal, unseal
 from .errors import UnsignedCode
 from .keyring import Keyring
+from .signed import SignedCode
 
 __all__ = ["dumps", "loads"]
 
@@ -22,7 +23,7 @@ def dumps(
     sig: Any = None,
     portable: bool = False,
     keyring: Keyring | None,
-) -> bytes:
+) -> SignedCode:
     """Make signed bytes of something that has code in it.
 
     Parameters
@@ -55,7 +56,7 @@ def dumps(
     if kind not in KINDS:
         raise ValueError(f"kind: one of {sorted(KINDS)} wanted, {kind!r} found")
     meta, blobs = kinds.module_of(kind).pack(obj, sig, portable)
-    return seal(Payload(kind, meta, blobs, _maker()), keyring)
+    return SignedCode(seal(Payload(kind, meta, blobs, _maker()), keyring))
 
 
 def loads(data: Any, *, keyring: Keyring | None, allow: Iterable[str] | None = None) -> Any:

@@ -7,6 +7,10 @@ from ..errors import NumpushError
 __all__ = ["AccessDenied", "FrameError", "IngestError", "LinkClosed", "PeerGone", "PeerRefused"]
 
 
+#: How an end gets a key.
+NEEDS_KEY = "say key= at both ends (those of ZeroMQ have none)"
+
+
 class IngestError(NumpushError):
     """The base of those below."""
 

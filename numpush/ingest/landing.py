@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import blocks
+from ..code.signed import SignedCode
 from ..layout import SchemaError, describe, rebuild
 from ..sarray import SArray
 from ..shm import space
@@ -135,12 +136,14 @@ class Landing:
             if found != wanted:
                 raise FrameError(f"buffer {i}: CRC-32 {wanted:#x} announced, {found:#x} found")
         validate(incoming, self._raw)
+        if incoming.form == "code":
+            return SignedCode(self._raw[0])
         segment, token = self._segment, self._token
         assert segment is not None
         segment.commit()
         self.abandon()
         obj: Any = from_segment({"schema": incoming.schema}, segment, token, "rw")
-        if incoming.is_series:
+        if incoming.form == "series":
             from ..sseries import SSeries
 
             return SSeries._over(obj)
@@ -182,6 +185,7 @@ class Arena:
             0 < incoming.size <= SMALL
             and not incoming.chunk
             and incoming.checksums is None
+            and not incoming.form
             and incoming.schema["kind"] == "ndarray"
         )
 

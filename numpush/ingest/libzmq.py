@@ -297,6 +297,7 @@ class LibzmqSender(Link):
         if len(topic) > MAX_TOPIC:
             raise ValueError(f"topic: at most {MAX_TOPIC} bytes wanted, {len(topic)} found")
         until = None if timeout is None else time.monotonic() + timeout
+        self._check_code(obj)
         outgoing = wire.encode(obj, checksum=self._checksum)
         is_large = outgoing.size >= _LARGE
         frames: list[Any] = [topic] if topic else []

@@ -15,9 +15,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from ..code.signed import SignedCode
 from ..shm.errors import WaitTimeout
 from . import compress, wire
-from .errors import IngestError, LinkClosed, PeerGone
+from .errors import NEEDS_KEY, AccessDenied, IngestError, LinkClosed, PeerGone
 from .hub import Hub, Statistics
 from .receiving import Receiver
 from .url import Address
@@ -116,19 +117,22 @@ class Link:
         Parameters
         ----------
         obj : ndarray, DataFrame, Series, or a shared one, or a part of it
-            Columns of Python objects cannot be sent, unless they are text or numbers.
+            Columns of Python objects cannot be sent, unless they are text or numbers. Also what
+            `numpush.code.dumps` returns, over a link with a key.
         timeout : float, optional
             Seconds to wait for a peer, and until it has taken the object.
 
         Raises
         ------
         TypeError : it cannot be sent; the message names the column and the remedy.
+        AccessDenied : it is code, and the link has no key.
         WaitTimeout : no peer was there in time, or it did not take all of it; then that connection
             is closed.
         PeerGone, PeerRefused : the connection ended, and the object is not there.
         LinkClosed : the link was closed.
         """
         until = None if timeout is None else time.monotonic() + timeout
+        self._check_code(obj)
         outgoing = wire.encode(
             obj, checksum=self._checksum, chunk=compress.CHUNK if self._codec else 0
         )
@@ -138,6 +142,11 @@ class Link:
             raise WaitTimeout(f"{self.url}: no peer within {timeout:g} s") from None
         peer.send(outgoing, self._codec, until)
         self._hub.count_sent(outgoing.size)
+
+    def _check_code(self, obj: Any) -> None:
+        """Refuse to send code to whoever is there."""
+        if isinstance(obj, SignedCode) and self._hub.key is None:
+            raise AccessDenied(f"{self.url}: code is sent only over a link with a key: {NEEDS_KEY}")
 
     def _find_peer(self, until: float | None) -> Receiver:
         return self._hub.find_peer(until)

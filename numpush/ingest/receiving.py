@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..shm.errors import SegmentFull
-from .errors import FrameError, IngestError
+from .errors import NEEDS_KEY, FrameError, IngestError
 from .landing import Arena, Landing, check_size, wait_for_room
 from .wire import SMALL, Incoming, Outgoing
 
@@ -100,11 +100,13 @@ class Receiver:
 
         Raises
         ------
-        FrameError : it is too large, or not what it says.
+        FrameError : it is too large, or not what it says, or code and the link has no key.
         SegmentFull : there was no memory for it for too long.
         """
         hub = self._hub
         check_size(incoming.size, hub.max_bytes)
+        if incoming.form == "code" and hub.key is None:
+            raise FrameError(f"code is taken only over a link with a key: {NEEDS_KEY}")
         is_small = Arena.takes(incoming)
         if not is_small or len(self._landed) >= _TOGETHER or not hub.has_room(incoming.size):
             self._hand_over()  # what comes next may take a while

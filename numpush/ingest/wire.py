@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..blocks import place
+from ..code.signed import SignedCode
 from ..layout import ALIGNMENT, Buffer, Schema, SchemaError, describe, pack, unpack
 from .errors import FrameError
 
@@ -127,7 +128,7 @@ class Incoming:
     size : bytes of all of them, as they lie in the segment
     checksums : the CRC-32 of each buffer, or None
     chunk : bytes of a compressed chunk before compression; 0: the body is as it will lie
-    is_series : the frame of one column is a Series
+    form : "series": the frame of one column is a Series; "code": the bytes are signed code; else ""
     """
 
     schema: Schema
@@ -135,7 +136,7 @@ class Incoming:
     size: int
     checksums: list[int] | None
     chunk: int
-    is_series: bool
+    form: str
 
 
 def read_header(header: bytes | memoryview, size: int) -> Incoming:
@@ -171,10 +172,13 @@ def read_header(header: bytes | memoryview, size: int) -> Incoming:
         chunk = 0
     elif type(chunk) is not int or not 1 <= chunk <= 1 << 30:
         raise FrameError(f"header 'chunk': between 1 byte and 1 GiB wanted, {chunk!r:.40} found")
-    is_series = fields.get("as") == "series"
-    if is_series and (schema["kind"] != "frame" or schema.get("cols") != 1):
+    form = fields.get("as")
+    if form == "series" and (schema["kind"] != "frame" or schema.get("cols") != 1):
         raise FrameError("header 'as': a series is a frame of one column")
-    return Incoming(schema, sizes, size, checksums, chunk, is_series)
+    if form == "code" and (schema["kind"] != "ndarray" or schema.get("dtype") != "|u1"):
+        raise FrameError("header 'as': code is an array of bytes")
+    form = form if form in ("series", "code") else ""
+    return Incoming(schema, sizes, size, checksums, chunk, form)
 
 
 def _are_counts(values: list[Any], most: int) -> bool:
@@ -258,6 +262,9 @@ def _encode(obj: Any, checksum: bool, chunk: int) -> Outgoing:
     if frame is not None:
         obj = frame
         fields["as"] = "series"
+    elif isinstance(obj, SignedCode):
+        obj = np.frombuffer(obj, np.uint8)
+        fields["as"] = "code"
     schema, buffers = describe(obj, keep_blocks=True)
     if schema["kind"] not in ("ndarray", "frame"):
         raise TypeError(
