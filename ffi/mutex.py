@@ -32,3 +32,14 @@ def init(ref: Ref) -> None:
 def holder(ref: Ref) -> int:
     """Return the holder's thread id, 0 when it is free. A hint: it may change at once."""
     return lib.npush_mutex_holder(ref)
+
+
+def address(ref: Ref) -> int:
+    """Return the address that *ref* refers to."""
+    return int(ffi.cast("uintptr_t", ref))
+
+
+def functions() -> dict[str, int]:
+    """Return the addresses of the C functions that compiled code may call, by name."""
+    names = ("npush_mutex_lock", "npush_mutex_try", "npush_mutex_unlock")
+    return {name: address(ffi.addressof(lib, name)) for name in names}

@@ -50,6 +50,8 @@ __all__ = [
     "gc",
     "ingest",
     "install",
+    "kernel",
+    "kernels",
     "publish",
     "recv",
     "remove",
@@ -81,12 +83,13 @@ _HOME = {
     "RemoteError": "pool",
     "WorkerDied": "pool",
     "install": "installing",
+    "kernel": "kernels",
     "uninstall": "installing",
 }
-_MODULES = ("atomic", "errors", "ingest", "shmem")
+_MODULES = ("atomic", "errors", "ingest", "kernels", "shmem")
 
 if TYPE_CHECKING:
-    from . import atomic, errors, ingest, shmem
+    from . import atomic, errors, ingest, kernels, shmem
     from .attaching import attach, publish, withdraw
     from .channel import Channel
     from .errors import (
@@ -106,6 +109,7 @@ if TYPE_CHECKING:
     from .handle import Handle
     from .ingest import recv, send
     from .installing import install, uninstall
+    from .kernels import kernel
     from .overview import gc, remove, segments
     from .pool import Pool, RemoteError, WorkerDied
     from .sarray import SArray
