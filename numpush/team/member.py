@@ -4,12 +4,14 @@
     what failed by a message. Nothing but the end of the process is left to the leader to find out.
 (2) A kernel that failed is counted before its message is sent, which may wait for the leader to read.
 (3) What came with a call of a function is dropped when that has no more chunks.
-(4) What Python's functions need (cloudpickle, loky) is imported for the first of them, and numba by
-    a kernel that uses its runtime: a member that runs others needs neither.
+(4) LLVM is set up before the first kernel comes, where the leader has kernels. What Python's functions
+    need (cloudpickle, loky) is imported for the first of them, and numba by a kernel that uses its
+    runtime: a member that runs others needs neither.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 from collections.abc import Callable
@@ -57,12 +59,19 @@ class Setup:
     index: int
     n_members: int
     board: ArrayHandle
+    has_kernels: bool  #: the leader has some: they will need LLVM
 
 
 def run(setup: Setup, connection: Connection[bytes, bytes]) -> None:
     """Be a member until the team is closed, or its leader gone."""
     os.environ.update(_ENVIRONMENT)
     worker_start.begin(setup.leader, threads=1)
+    if setup.has_kernels:
+        with contextlib.suppress(ImportError):  # the first kernel will say so
+            from .. import llvm
+            from ..kernels import variant  # noqa: F401  # that of a Variant takes a while
+
+            llvm.prepare()
     _Member(setup, connection).serve()
 
 

@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from .messages import Recent
 
 __all__ = ["Death", "Members", "Worker"]
 
+_KERNELS = "numpush.kernels"
 _PATIENCE = 5.0  #: seconds that a member which is told to end may take
 
 
@@ -90,7 +92,8 @@ class Members:
         ours, theirs = self._context.Pipe()
         process = None
         try:
-            setup = member.Setup(self.pid, index, self._n, self._board.handle)
+            has_kernels = _KERNELS in sys.modules
+            setup = member.Setup(self.pid, index, self._n, self._board.handle, has_kernels)
             process = self._context.Process(
                 target=member.run, args=(setup, theirs), name=f"numpush-team-{index}"
             )
