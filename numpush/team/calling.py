@@ -156,7 +156,7 @@ class Call:
                 for worker in self._members.workers:
                     self._drain(worker, number)
                 break
-        return self._settle(number, deaths)
+        return self._settle(number, end, deaths)
 
     def _replace(self, worker: Worker, number: int) -> Death:
         """Have another in the place of a member that died."""
@@ -172,25 +172,34 @@ class Call:
         self._tell(self._members.workers[worker.index])
         return death
 
-    def _settle(self, number: int, deaths: list[Death]) -> list[int]:
+    def _settle(self, number: int, end: int, deaths: list[Death]) -> list[int]:
         """Raise what the job ended with, or return what it left undone."""
         error, (is_consequence, _) = self._error, self._error_place
         self._error = None  # no cycle of the exception, its traceback and us
         if error is not None and not is_consequence:
             raise error
+        claims = {
+            self._begin_of(death): death for death in deaths if death.report.claim_job == number
+        }
+        missing = self._missing(end) if deaths else []
         lost = []
-        for death in deaths:
-            if not self._has_lost(death, number):
-                continue
-            begin = self._begin_of(death)
+        for begin in missing if self._retry else sorted(claims.keys() & set(missing)):
             self._deaths[begin] += 1
             if not self._retry or self._deaths[begin] >= _TRIES:
                 last = min(self._n, begin + self._chunk) - 1
-                raise death.error(self._task(begin, last), begin)
+                raise claims.get(begin, deaths[-1]).error(self._task(begin, last), begin)
             lost.append(begin)
         if error is not None:
             raise error
+        if missing and not lost:  # given up for a chunk that another did after all
+            raise deaths[-1].error(self._task(missing[0]), missing[0])
         return lost
+
+    def _missing(self, end: int) -> list[int]:
+        """Return the first rows of the job's chunks that have no answer."""
+        return [
+            begin for begin in range(self._first, end, self._chunk) if begin not in self._answered
+        ]
 
     def _begin_of(self, death: Death) -> int:
         return self._first + death.report.claim_chunk * self._chunk
@@ -216,20 +225,19 @@ class Call:
     def _drain(self, worker: Worker, number: int) -> int:
         """Take all that a member has sent."""
         n_over = 0
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(EOFError, OSError):
             while worker.connection.poll(0):
-                taken = self._take(worker, number)
-                if not taken:
-                    break
-                n_over += taken
+                n_over += self._read(worker, number)
         return n_over
 
     def _take(self, worker: Worker, number: int) -> int:
-        try:
-            message = worker.connection.recv_bytes()
-        except (EOFError, OSError):
-            return 0  # it died, maybe in the middle of it
-        job, begin, n_back, kind, data = split_answer(message)
+        """Take one answer, unless its member died, maybe in the middle of it."""
+        with contextlib.suppress(EOFError, OSError):
+            return self._read(worker, number)
+        return 0
+
+    def _read(self, worker: Worker, number: int) -> int:
+        job, begin, n_back, kind, data = split_answer(worker.connection.recv_bytes())
         if kind == STOPPED:
             answer = answers.Answer(None)
         else:

@@ -15,6 +15,7 @@ import os
 import pickle
 import signal
 import sys
+from collections.abc import Iterable
 from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
@@ -162,13 +163,16 @@ class Members:
         worker.connection.close()
         worker.process.close()
 
-    def is_quiet(self, number: int) -> bool:
-        """Whether nothing is left of a job, and nobody who lives is in a chunk of it."""
+    def is_quiet(self, number: int, *, but_for: Iterable[Worker] = ()) -> bool:
+        """Whether nothing is left of a job, and nobody is in a chunk of it.
+
+        One that died is until it is replaced, unless it is one of *but_for*.
+        """
         if _team.left(self.ref):
             return False
-        dead = {worker.index for worker in self.find_dead()}
+        left_out = {worker.index for worker in but_for}
         return not any(
-            self.look(i).claim_job == number for i in range(len(self.workers)) if i not in dead
+            self.look(i).claim_job == number for i in range(self._n) if i not in left_out
         )
 
     # -- the end

@@ -101,6 +101,8 @@ class Run:
         }
         if n_done == n_chunks:
             return []
+        if not claimed or (self._retry and len(claimed) < n_chunks - n_done):
+            raise AssertionError(f"{n_chunks - n_done} chunks that nobody did, or had claimed")
         lost = []
         for chunk, death in sorted(claimed.items()):
             first = begin + chunk * self._chunk
@@ -180,7 +182,9 @@ def stop(members: Members) -> None:
     try:
         _team.abort(ref, number)
         _team.break_barrier(ref)
-        while not members.is_quiet(number) and not _team.wait(ref, SLICE_NS):
+        while not members.is_quiet(number, but_for=members.find_dead()):
+            if _team.wait(ref, SLICE_NS):
+                break
             _drain(members)
         if members.n_fetched != number:  # those that failed send their exceptions yet
             _failures(members, number)
