@@ -220,13 +220,30 @@ def run_file(tmp_path, code, *args):
 
 
 OPEN_AT_EXIT = """
-import os, sys, numpush
+import os, sys, numba, numpy as np, numpush
+from numpush.kernels import kernel
+
+@numba.njit
+def keep_globals(x):  # numba has this module's die when others are empty already
+    x[0] += 1
+
+@kernel("f8[:]")
+def add(i0, i1, x):
+    for i in range(i0, i1):
+        x[i] += 1
 
 def pid(rank, barrier):
     return os.getpid()
 
 if __name__ == "__main__":
+    arrays = [numpush.SArray(np.zeros(100)) for _ in range(5)]
+    keep_globals(np.zeros(3))
+    with numpush.Team(1, sys.argv[1]) as closed:
+        closed.run(add, 100, arrays[0])
     team = numpush.Team(2, sys.argv[1])
+    for x in arrays:
+        team.run(add, 100, x)
+    x = None
     print(*team.each(pid))
 """
 

@@ -16,6 +16,7 @@ import os
 import pickle
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ class Plans:
     """The plans of a team. All calls are made with its lock held, but for `bury`."""
 
     def __init__(self, members: Members, lock: Any) -> None:
-        self._members = members
+        self.members = members
         self._lock = lock
         self._plans: OrderedDict[Any, Plan] = OrderedDict()  #: the latest last
         self._keys: dict[int, Any] = {}
@@ -136,10 +137,10 @@ class Plans:
             self._plans[found] = plan
         else:
             self._plans.move_to_end(found)
-        if plan.epoch != self._members.epoch:
-            for worker in self._members.workers:
+        if plan.epoch != self.members.epoch:
+            for worker in self.members.workers:
                 self.tell(plan, worker)
-            plan.epoch = self._members.epoch
+            plan.epoch = self.members.epoch
         return plan
 
     def tell(self, plan: Plan, worker: Any) -> None:
@@ -150,7 +151,7 @@ class Plans:
         shipped = None
         if not worker.variants.use(key):
             shipped = pickle.dumps(plan.variant, pickle.HIGHEST_PROTOCOL)
-        self._members.tell(worker, PlanMail(plan.number, key, shipped, plan.args))
+        self.members.tell(worker, PlanMail(plan.number, key, shipped, plan.args))
         worker.variants.keep(key, None)
         plan.told.add(worker.serial)
 
@@ -160,7 +161,7 @@ class Plans:
         full = list(args)
         partials = None
         if template is not None:
-            partials = _partials(len(self._members), template)
+            partials = _partials(len(self.members), template)
             full.append(_row(partials, 0, template))
         find = getattr(kernel, "variant", None)
         variant = kernel if find is None else find(*full)
@@ -215,10 +216,6 @@ class Plans:
             self._drop([plan.number])
             plan.copies.clear()
 
-    def is_ours(self) -> bool:
-        """Whether the members are this process's, not those of one that forked it."""
-        return self._members.pid == os.getpid()
-
     def note_gone(self, plan: Plan) -> None:
         """The memory of one of its arrays has gone, at any moment, in any thread."""
         self._gone.append(plan.number)
@@ -242,14 +239,17 @@ class Plans:
         for number in there:
             del self._plans[self._keys.pop(number)]
             self._places.append(number + _team.N_PLANS)
-        if there and not self._members.is_closed:
-            for worker in self._members.workers:
-                self._members.tell(worker, DropMail(tuple(there)))
+        if there and not self.members.is_closed:
+            for worker in self.members.workers:
+                self.members.tell(worker, DropMail(tuple(there)))
 
 
-def _on_gone(plans: weakref.ref[Plans], plan: Plan, _: object) -> None:
+def _on_gone(
+    plans: weakref.ref[Plans], plan: Plan, _: object, getpid: Callable[[], int] = os.getpid
+) -> None:
+    """Tell the plans. Arrays die at the end of the interpreter too, when modules have nothing left."""
     found = plans()
-    if found is not None and found.is_ours():
+    if found is not None and not found.members.is_closed and found.members.pid == getpid():
         found.note_gone(plan)
 
 
