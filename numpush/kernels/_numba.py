@@ -33,6 +33,7 @@ __all__ = [
     "argument_of",
     "compile_function",
     "element_pointer",
+    "is_disabled",
     "missing",
     "provide",
     "runtime_addresses",
@@ -151,6 +152,11 @@ class Compiled(NamedTuple):
     module: Any  #: of llvmlite, optimised, with nothing exported but the entry
     returns: str | None  #: the type of what it returns, None: nothing
     has_dynamic_globals: bool  #: addresses of this process are part of the code
+
+
+def is_disabled() -> bool:
+    """Whether NUMBA_DISABLE_JIT is set, so that njit leaves functions as they are."""
+    return bool(numba.config.DISABLE_JIT)
 
 
 def compile_function(

@@ -50,6 +50,8 @@ def compile_variant(
     KernelRefused : it cannot be compiled, or not to code that travels.
     """
     name = function.__name__
+    if _numba.is_disabled():
+        raise KernelRefused(f"kernel {name!r} is not compiled: NUMBA_DISABLE_JIT is set")
     try:
         compiled = _numba.compile_function(function, arguments, options)
     except _numba.CompileError as error:

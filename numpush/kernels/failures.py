@@ -12,6 +12,8 @@ from typing import Any
 
 from llvmlite import ir
 
+from .errors import KernelError
+
 __all__ = ["decode"]
 
 _STOP_ITERATION = -3
@@ -38,7 +40,10 @@ def decode(kernel: str, rc: int, excinfo: int, free: Any) -> BaseException:
     if rc <= 0 or not excinfo:
         return SystemError(f"{kernel} ended with {rc} and no exception")
     record = _Record.from_address(excinfo)
-    cls, args, place = pickle.loads(ctypes.string_at(record.pickle, record.pickle_size))
+    try:
+        cls, args, place = pickle.loads(ctypes.string_at(record.pickle, record.pickle_size))
+    except Exception as error:
+        return KernelError(f"{kernel} raised an exception that cannot be read here: {error!r}")
     lost = ""
     if record.n_values:
         unwrap = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p)(record.unwrap)
