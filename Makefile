@@ -58,7 +58,7 @@ bench: $(VENV)/.installed-bench ## measure each claim against its peers (long)
 
 # The C layer alone, with a C program that calls every function of it.
 C_FLAGS = -std=c11 -D_GNU_SOURCE -g -O1 -Iffi/csrc -Wall -Wextra -Wshadow -Wconversion -Werror
-C_FILES = $(wildcard ffi/csrc/*.c) tests/c/test_ffi.c
+C_FILES = $(wildcard ffi/csrc/*.c tests/c/*.c)
 C_LIBS = -lrt -lpthread -lm
 
 sanitize: ## the C tests under gcc's sanitizers, warnings being errors; and with clang where there is one

@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 SCRIPTS = [
     *("handoff", "pool", "parallel", "frames", "result", "creation", "filling"),
-    *("ingest", "ingest_zmq", "attach", "locks", "kernels", "shipped_code", "importtime"),
+    *("ingest", "ingest_zmq", "attach", "locks", "kernels", "team", "shipped_code", "importtime"),
 ]
 #: For peers that cannot be imported with pandas 3: a Python with pandas 2, numpush and pandarallel.
 PANDAS_2 = os.environ.get("NUMPUSH_BENCH_PANDAS_2")
@@ -44,6 +44,7 @@ NOTES = {
     "locks": "A robust mutex in Python is two calls into C, about what a lock written in C costs as a "
     "whole, and the two Python functions that any context manager has which is no C type. "
     "In exchange it survives its holder, and says so.",
+    "team": "What a job on all cores costs beyond its work. Workers sleep in between, in all rows.",
     "kernels": "One function and one signature in all rows. A new process says itself how long it took, from "
     "its first line on. Two threads contend for a cache line as two processes do.",
     "shipped_code": "In a process that has loaded llvmlite. A payload is checked, read and linked in each "

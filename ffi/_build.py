@@ -10,7 +10,7 @@ from pathlib import Path
 from cffi import FFI
 
 CSRC = Path("ffi") / "csrc"  # relative to setup.py
-TOPICS = ["step", "map", "mutex", "futex", "seg", "range", "atomic", "stream"]
+TOPICS = ["step", "map", "mutex", "futex", "seg", "range", "atomic", "stream", "team"]
 HEADERS = [f"npush_{topic}.h" for topic in TOPICS]
 SOURCES = [f"npush_{topic}.c" for topic in TOPICS]
 

@@ -42,6 +42,7 @@ __all__ = [
     "SegmentFull",
     "SegmentNotFound",
     "SharedStructureError",
+    "Team",
     "WaitTimeout",
     "WorkerDied",
     "atomic",
@@ -83,6 +84,7 @@ _HOME = {
     "Pool": "pool",
     "RemoteError": "pool",
     "WorkerDied": "pool",
+    "Team": "team.team",
     "install": "installing",
     "kernel": "kernels",
     "uninstall": "installing",
@@ -117,6 +119,7 @@ if TYPE_CHECKING:
     from .sdataframe import SDataFrame
     from .sharing import share
     from .sseries import SSeries
+    from .team import Team
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from .sarray import SArray
     from .sdataframe import SDataFrame
 
-__all__ = ["attach", "attach_handle", "from_segment", "handle_of", "publish", "withdraw"]
+__all__ = [
+    "access_of",
+    "attach",
+    "attach_handle",
+    "from_segment",
+    "handle_of",
+    "publish",
+    "withdraw",
+]
 
 _RECORD = {"name", "target", "identity", "handle", "publisher"}
 #: What this process has published: the record's token, and the object, so that both live on.
@@ -102,6 +110,15 @@ def handle_of(obj: Any) -> tuple[Handle, Segment]:
         )
     segment, _ = process.attach(handle.name, handle.mode, identity=handle.identity)
     return handle, segment
+
+
+def access_of(obj: Any) -> str | None:
+    """Return how a shared object is mapped: 'rw', 'ro' or 'cow'; None: it is private memory."""
+    try:
+        mode: str = obj._mapping().mode
+    except SegmentError:
+        return None
+    return mode
 
 
 def publish(name: str, obj: Any, persist: bool = False) -> None:

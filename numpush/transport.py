@@ -13,7 +13,7 @@ from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-__all__ = ["is_sending", "register", "tell_loky", "types"]
+__all__ = ["is_sending", "reducer", "register", "tell_loky", "types"]
 
 Reducer = Callable[[Any], tuple[Any, ...]]
 
@@ -35,6 +35,11 @@ def register(cls: type, reducer: Reducer) -> None:
 def types() -> tuple[type, ...]:
     """Return the classes that were registered."""
     return tuple(_reducers)
+
+
+def reducer(cls: type) -> Reducer:
+    """Return what objects of *cls*, one of `types`, are reduced by."""
+    return _reducers[cls]
 
 
 def tell_loky() -> bool:

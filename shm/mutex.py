@@ -60,11 +60,11 @@ class Mutex:
         Of the latest lock by this process: the holder before died with it, look after the data.
     """
 
-    __slots__ = ("__weakref__", "_ref", "_token", "owner_died", "segment")
+    __slots__ = ("__weakref__", "_ref", "owner_died", "segment", "token")
 
     def __init__(self, segment: Segment, token: Any) -> None:
         self.segment = segment
-        self._token = token  # keeps the segment attached and mapped
+        self.token = token  # keeps the segment attached and mapped
         self._ref = _seg.data_mutex(segment.ref)
         self.owner_died = False
 

@@ -16,6 +16,9 @@ from .failures import RemoteError, RemoteTraceback
 __all__ = ["Answer", "failure", "read", "success"]
 
 
+_OURS = "numpush.pool", "numpush.team"
+
+
 class Answer(NamedTuple):
     """Results of all items of a task, or the exception of the one at *offset*."""
 
@@ -53,7 +56,7 @@ def failure(error: BaseException, offset: int) -> bytes:
 
 
 def _skip(tb: Any) -> Any:
-    while tb is not None and tb.tb_frame.f_globals.get("__package__") == __package__:
+    while tb is not None and tb.tb_frame.f_globals.get("__package__") in _OURS:
         tb = tb.tb_next
     return tb
 

@@ -4,8 +4,10 @@ The bytes are loky's pickles (cloudpickle: lambdas, closures, functions of __mai
 objects travel by handle. What is big and plain is found by the pickler, wherever it lies.
 
 There are two ways to keep a parcel until it is received. Who sends arguments holds it until the
-task is done (`Outbox`). Who sends a result never hears of it again, so it takes a lease, and not
-before all of the result is pickled: what fails half-way leaves none (`dumps_result`).
+task is done (`Outbox`); with *holds_shared* that goes for what was shared before, too, and then any
+number of processes may receive one pickle, since no lease is in it. Who sends a result never hears
+of it again, so it takes a lease, and not before all of the result is pickled: what fails half-way
+leaves none (`dumps_result`).
 """
 
 from __future__ import annotations
@@ -16,17 +18,20 @@ import io
 import pickle
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from cloudpickle import CloudPickler
 from loky.backend import reduction
 
 from .. import plain, transport
+from ..attaching import access_of, attach_handle
 from ..plain import Parcel
-from ..shm import leases, life, naming
+from ..shm import leases, life, naming, survey
+from ..shm.sweep import has_leases
 
-__all__ = ["Outbox", "can_pickle", "dumps_result", "loads"]
+__all__ = ["Outbox", "can_pickle", "drop_lost", "dumps_result", "loads"]
 
 transport.tell_loky()
 loads = pickle.loads
@@ -49,7 +54,12 @@ class _Pickler(CloudPickler):  # type: ignore[misc]  # has no types
     Its own one makes its table through Python, entry by entry, which takes longer than most pickles.
     """
 
-    def __init__(self, file: io.BytesIO, reduce: Callable[[Any], Any]) -> None:
+    def __init__(
+        self,
+        file: io.BytesIO,
+        reduce: Callable[[Any], Any],
+        shared: Mapping[type, Callable[[Any], Any]],
+    ) -> None:
         # Before __init__, which looks for it.
         self.dispatch_table = {
             **copyreg.dispatch_table,
@@ -57,13 +67,18 @@ class _Pickler(CloudPickler):  # type: ignore[misc]  # has no types
             **reduction._dispatch_table,  # where `loky.register` enters what users have
             types.CodeType: _reduce_code,
             **dict.fromkeys(plain.plain_types(), reduce),
+            **shared,
         }
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
 
 
-def _dumps(obj: Any, reduce: Callable[[Any], Any]) -> bytes:
+def _dumps(
+    obj: Any,
+    reduce: Callable[[Any], Any],
+    shared: Mapping[type, Callable[[Any], Any]] = MappingProxyType({}),
+) -> bytes:
     file = io.BytesIO()
-    _Pickler(file, reduce).dump(obj)
+    _Pickler(file, reduce, shared).dump(obj)
     return file.getvalue()
 
 
@@ -83,8 +98,10 @@ class Outbox:
     An object that the caller changes between two tasks must be sent anew: then use one Outbox each.
     """
 
-    def __init__(self, share_from: int) -> None:
+    def __init__(self, share_from: int, *, holds_shared: bool = False) -> None:
         self.share_from = share_from
+        self._holds_shared = holds_shared
+        self._held: list[Any] = []  # what was shared before, and may be an object of a moment
         # By id, and whose it was: tasks may be made one by one, and are not kept alive here.
         self._known: dict[int, tuple[weakref.ref[Any], weakref.ref[Parcel]]] = {}
         self._latest: list[Parcel] = []
@@ -96,7 +113,10 @@ class Outbox:
             return data, [], len(data)
         used: list[Parcel] = []
         fresh: list[Parcel] = []
-        data = _dumps(obj, functools.partial(self._reduce, used, fresh))
+        shared = {}
+        if self._holds_shared:
+            shared = {cls: functools.partial(self._hold, cls) for cls in transport.types()}
+        data = _dumps(obj, functools.partial(self._reduce, used, fresh), shared)
         # The tasks of a call mostly share the same objects: those stay until the next is sent.
         self._latest = used
         return data, used, len(data) + sum(parcel.nbytes for parcel in fresh)
@@ -112,6 +132,13 @@ class Outbox:
             fresh.append(parcel)
         used.append(parcel)
         return parcel.reduce()
+
+    def _hold(self, cls: type, obj: Any) -> Any:
+        """Reduce a shared object to its handle, and keep it."""
+        if access_of(obj) not in ("rw", "ro"):  # private: as it always travels
+            return transport.reducer(cls)(obj)
+        self._held.append(obj)
+        return attach_handle, (obj.handle,)
 
 
 def dumps_result(obj: Any, share_from: int, prefix: str) -> bytes:
@@ -131,6 +158,15 @@ def dumps_result(obj: Any, share_from: int, prefix: str) -> bytes:
     for parcel in parcels:
         leases.lease(parcel.segment, to_child=False)
     return data
+
+
+def drop_lost(prefix: str) -> None:
+    """Free results that dead workers sent and nobody received, before the grace period ends."""
+    for segment in survey():
+        if segment.name.startswith(prefix):
+            for holder in segment.holders:
+                if holder.leases and not holder.alive:
+                    has_leases(segment.name, holder.node, drop=True)
 
 
 def can_pickle(obj: Any) -> bool:

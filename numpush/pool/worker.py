@@ -9,14 +9,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import os
-import select
-import signal
 import sys
-import threading
-import time
 from dataclasses import dataclass
 from multiprocessing import util
 from typing import Any
@@ -24,10 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import atomic
+from .. import atomic, worker_start
 from ..attaching import attach_handle
 from ..handle import ArrayHandle
-from ..shm import life
 from ..shm.errors import SegmentError
 from . import answers, payload
 
@@ -77,17 +70,9 @@ _worker: _Worker | None = None
 def start(setup: Setup) -> None:
     """Get ready: loky's initializer. Never raises, since that would end the worker."""
     global _worker
-    # Ctrl-C goes to all processes of a terminal; the parent decides what becomes of us. Not SIG_IGN,
-    # which programs that a task starts would inherit. It was blocked until now.
-    signal.signal(signal.SIGINT, _ignore)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    threading.Thread(target=_end_with_parent, args=(setup.parent,), daemon=True).start()
+    worker_start.begin(setup.parent, setup.threads)
     util.Finalize(None, _end_joblib, exitpriority=100)  # before processes of ours are joined
     _worker = _Worker(setup, _own_row(setup.board))
-    if setup.threads is not None and importlib.util.find_spec("threadpoolctl") is not None:
-        from threadpoolctl import threadpool_limits
-
-        threadpool_limits(setup.threads)
     if setup.initializer is not None:
         try:
             initializer, initargs = payload.loads(setup.initializer)
@@ -107,10 +92,6 @@ def _end_joblib() -> None:
         end()
 
 
-def _ignore(signum: int, frame: object) -> None:
-    pass
-
-
 def _own_row(handle: ArrayHandle | None) -> NDArray[np.int64]:
     try:
         board = None if handle is None else np.asarray(attach_handle(handle))
@@ -121,29 +102,6 @@ def _own_row(handle: ArrayHandle | None) -> NDArray[np.int64]:
     row: NDArray[np.int64] = board[1 + atomic.add(board, (0, 0), 1) % (len(board) - 1)]
     row[PID] = os.getpid()
     return row
-
-
-def _end_with_parent(parent: int) -> None:
-    """Wait for the parent to die and end: nobody else would tell us to."""
-    _wait_for_end(parent)
-    with contextlib.suppress(BaseException):
-        life.leave()
-    os._exit(1)
-
-
-def _wait_for_end(parent: int) -> None:
-    try:
-        fd = os.pidfd_open(parent)
-    except ProcessLookupError:
-        return
-    except OSError:  # an old kernel, or a sandbox that has no such call
-        while os.getppid() == parent:
-            time.sleep(1)
-        return
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    while os.getppid() == parent:
-        poll.poll()
 
 
 def run(number: int, function: bytes, items: bytes, how: int) -> bytes:

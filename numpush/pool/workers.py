@@ -10,14 +10,14 @@ for its tasks; ours comes before it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
-from multiprocessing import resource_tracker
 from typing import Any
 
 import loky
@@ -26,24 +26,15 @@ from loky.backend.context import LokyContext
 
 from ..plain import Parcel
 from ..sarray import SArray
-from ..shm import survey
 from ..shm.errors import SegmentFull
-from ..shm.sweep import has_leases
+from ..worker_start import THREAD_VARIABLES, ctrl_c_blocked
 from . import worker
 from .failures import WorkerDied, describe_exit
+from .payload import drop_lost
 from .tasks import Task
 
 __all__ = ["Workers"]
 
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
 #: loky ends workers that grow by 300 MB, and counts shared memory.
 _ENVIRONMENT = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"}
 
@@ -92,7 +83,7 @@ class Workers:
             self._board = None
         environment = dict(_ENVIRONMENT)
         if threads is not None:
-            environment |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
+            environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
         environment |= env
         setup = worker.Setup(
             self.pid,
@@ -120,7 +111,8 @@ class Workers:
         """
         submit = functools.partial(self._executor.submit, worker.run, number, function, items, how)
         is_first = self._manager is None
-        future: Future[bytes] = _call_without_ctrl_c(submit) if is_first else submit()
+        with ctrl_c_blocked() if is_first else contextlib.nullcontext():
+            future: Future[bytes] = submit()
         with self._lock:
             self.n_given += 1
             self._n_open += 1
@@ -196,25 +188,7 @@ class Workers:
         self._parcels = []
         self._board = None
         if kill or self._died is not None:
-            self._drop_lost()
-
-    def _drop_lost(self) -> None:
-        """Free results that dead workers sent and nobody received, before the grace period ends."""
-        for segment in survey():
-            if segment.name.startswith(self._prefix):
-                for holder in segment.holders:
-                    if holder.leases and not holder.alive:
-                        has_leases(segment.name, holder.node, drop=True)
-
-
-def _call_without_ctrl_c(start: Callable[[], Future[bytes]]) -> Future[bytes]:
-    """Start processes with Ctrl-C blocked, which they inherit: `worker.start` unblocks it."""
-    resource_tracker.ensure_running()  # or it starts with them, and unblocks Ctrl-C then
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            drop_lost(self._prefix)
 
 
 def _stop_at_exit() -> None:

@@ -1,7 +1,8 @@
-/* test_ffi.c - every C function of ffi/csrc, by itself, under the sanitizers (`make sanitize`).
+/* test_ffi.c - every C function of ffi/csrc (a team's: test_team.c), by itself, under the sanitizers (`make sanitize`).
  *
  * Memory is a real shared-memory object, other parties are real processes (fork, SIGKILL) and threads. A check that does
  * not hold prints its line and ends the program with 1; a wait that never ends is ended by alarm(2). */
+#include "check.h"
 #include "npush_atomic.h"
 #include "npush_futex.h"
 #include "npush_map.h"
@@ -27,23 +28,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-#define CHECK(what)                                                                                                    \
-    do {                                                                                                               \
-        if (!(what)) {                                                                                                 \
-            fprintf(stderr, "%s:%d: not true: %s (errno %d)\n", __FILE__, __LINE__, #what, errno);                     \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-
-#define EQUAL(got, wanted)                                                                                             \
-    do {                                                                                                               \
-        long long got_ = (long long)(got), wanted_ = (long long)(wanted);                                              \
-        if (got_ != wanted_) {                                                                                         \
-            fprintf(stderr, "%s:%d: %s is %lld, wanted %lld\n", __FILE__, __LINE__, #got, got_, wanted_);              \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
 
 #define MS INT64_C(1000000)
 #define N_WORKERS 4
@@ -1245,6 +1229,11 @@ int main(void)
         TEST(test_steps),
         TEST(test_stream),
         TEST(test_stream_stops),
+        TEST(test_team_runs_each_chunk_once),
+        TEST(test_team_whose_kernel_fails),
+        TEST(test_team_mail_calls_and_patches),
+        TEST(test_team_whose_member_dies_at_each_step),
+        TEST(test_team_barrier),
     };
 
     name_object();
