@@ -93,6 +93,37 @@ def test_strided_reversed_and_transposed_arrays_are_taken_as_they_lie():
     assert {v.arguments[0].layout for v in double.variants} == {"C", "F", "A"}
 
 
+@pytest.mark.parametrize(("i0", "i1"), [(-1, 3), (0, -1), (0, 1 << 47), (1 << 70, 0)])
+def test_rows_that_cannot_be_are_refused(i0, i1):
+    x = np.zeros(5)
+    with pytest.raises(ValueError, match=f"'scale': rows {i0} to {i1}"):
+        scale(i0, i1, x, 2.0)
+
+
+def test_an_empty_range_of_rows_does_nothing():
+    x = np.arange(5.0)
+    scale(3, 2, x, 2.0)
+    assert x.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_indices_may_count_from_the_end():
+    @kernel("f8[:], f8[:]")
+    def shift(i0, i1, x, y):
+        for i in range(i0, i1):
+            y[i] = x[i - 1]
+
+    x, y = np.arange(6.0), np.zeros(6)
+    shift(0, 6, x, y)
+    assert y.tolist() == [5, 0, 1, 2, 3, 4]
+
+
+def test_a_loop_over_rows_is_vectorised():
+    x = np.zeros(8)
+    scale(0, 8, x, 2.0)
+    (variant,) = (v for v in scale.variants if v.arguments[0].layout == "C")
+    assert re.search(r"<\d+ x double>", str(llvm.parse(variant.bitcode)))
+
+
 def test_any_number_of_dimensions():
     @kernel("i8[:, :, :, :, :], i8")
     def add(i0, i1, x, c):

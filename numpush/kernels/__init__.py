@@ -38,6 +38,8 @@ __all__ = [
     "mutex_lock",
     "mutex_trylock",
     "mutex_unlock",
+    "numexpr",
+    "pytensor",
 ]
 
 _HOME = {
@@ -47,6 +49,8 @@ _HOME = {
     "Variant": "variant",
     "kernel": "declaring",
     "mutex_address": "arguments",
+    "numexpr": "expressions",
+    "pytensor": "expressions",
 }
 
 if TYPE_CHECKING:
@@ -66,6 +70,7 @@ if TYPE_CHECKING:
     )
     from .declaring import Kernel, kernel
     from .errors import KernelError, KernelRefused
+    from .expressions import numexpr, pytensor
     from .mutexes import mutex_lock, mutex_trylock, mutex_unlock
     from .variant import Variant
 

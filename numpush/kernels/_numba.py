@@ -26,7 +26,7 @@ from numba import types
 from numba.extending import lower_builtin, type_callable
 
 from .. import llvm
-from .arguments import ARRAY, NUMBER, Argument
+from .arguments import ARRAY, MOST_ROWS, NUMBER, Argument
 
 __all__ = [
     "CompileError",
@@ -259,7 +259,8 @@ def _entry(
     )
     block, first, last, excinfo = entry.args
     builder = ir.IRBuilder(entry.append_basic_block())
-    values, at = [first, last], 0
+    rows = ir.Constant(_WORD, MOST_ROWS)
+    values, at = [builder.and_(first, rows), builder.and_(last, rows)], 0
     for type_, argument in zip(signature, arguments):
         values.append(_load(context, builder, block, at, type_))
         at += argument.n_words

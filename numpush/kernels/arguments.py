@@ -22,9 +22,13 @@ from ..ffi import mutex as _mutex
 from ..shared import Shared
 from ..shm import Mutex
 
-__all__ = ["Argument", "Block", "describe", "mutex_address", "parse_signature"]
+__all__ = ["MOST_ROWS", "Argument", "Block", "describe", "mutex_address", "parse_signature"]
 
 ARRAY, NUMBER, MUTEX = "array", "number", "mutex"
+
+#: No array has as many. That i0 and i1 are within 0 and this is what code is compiled for: LLVM then drops
+#: numba's look whether an index counts from the end, and vectorises.
+MOST_ROWS = (1 << 47) - 1
 
 #: numba's names that NumPy does not know.
 _ALIASES = {"boolean": "bool", "bool_": "bool", "double": "f8"}

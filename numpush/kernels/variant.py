@@ -20,7 +20,7 @@ from typing import Any
 from .. import llvm
 from ..ffi import mutex as _mutex
 from . import failures
-from .arguments import Argument, Block
+from .arguments import MOST_ROWS, Argument, Block
 
 __all__ = ["Variant"]
 
@@ -152,9 +152,14 @@ class Variant:
         """Run it over the rows i0..i1 in this thread, with the GIL let go."""
         if self._linked is None:
             self.entry()
+        first, last = index(i0), index(i1)
+        if not (0 <= first <= MOST_ROWS and 0 <= last <= MOST_ROWS):
+            raise ValueError(
+                f"kernel {self.name!r}: rows {first} to {last}: numbers from 0 to {MOST_ROWS} wanted"
+            )
         block = self.pack(args)
         excinfo = ctypes.c_void_p()
-        rc = self._call(block, index(i0), index(i1), ctypes.addressof(excinfo))
+        rc = self._call(block, first, last, ctypes.addressof(excinfo))
         if rc:
             raise self.error(rc, excinfo.value or 0)
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..ffi import Ref
 from ..ffi import team as _team
+from ..kernels.arguments import MOST_ROWS
 from ..sarray import SArray
 from ..shared import Shared
 from ..shm import Mutex, registry
@@ -57,7 +58,7 @@ class Plan:
     def job(self, n: int, chunk: int) -> Ref:
         """Return the description of the job that does *n* rows."""
         if self._job[0] != n or self._job[1] != chunk:
-            if -(-n // chunk) > _MOST_CHUNKS:
+            if n > MOST_ROWS or -(-n // chunk) > _MOST_CHUNKS:
                 raise ValueError(f"{n} rows in chunks of {chunk} are too many chunks")
             self._job = n, chunk, _team.make_job(self.number, 0, n, chunk)
             _team.set_patches(self._job[2], self.patches)
