@@ -16,7 +16,17 @@ HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 SCRIPTS = [
     *("handoff", "pool", "parallel", "frames", "result", "creation", "filling"),
-    *("ingest", "ingest_zmq", "attach", "locks", "kernels", "team", "shipped_code", "importtime"),
+    *(
+        "ingest",
+        "ingest_zmq",
+        "attach",
+        "locks",
+        "kernels",
+        "team",
+        "scaling",
+        "shipped_code",
+        "importtime",
+    ),
 ]
 #: For peers that cannot be imported with pandas 3: a Python with pandas 2, numpush and pandarallel.
 PANDAS_2 = os.environ.get("NUMPUSH_BENCH_PANDAS_2")

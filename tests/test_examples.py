@@ -232,6 +232,12 @@ def test_ship_bitcode_is_two_programs(namespace: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("clang") is None, reason="no clang")
+def test_kernels_are_as_numpy_has_it(namespace: str) -> None:
+    out = run(namespace, "kernels.py", "--rows", "20000", "--workers", "2")
+    assert "20,000 quotes, 2 workers" in out
+    assert "as NumPy has it: True" in out
+
+
 def test_clang_module_calls_c(namespace: str) -> None:
     text = run(namespace, "clang_module.py")
     assert "<double force(struct Body const *, struct Body const *)>" in text
