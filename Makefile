@@ -11,7 +11,7 @@ BIN = $(VENV)/bin
 SOURCES = pyproject.toml setup.py ffi/_build.py $(wildcard ffi/csrc/*.[ch])
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-pandas test-pandas22 test-tipc fuzz lint typecheck bench sanitize build clean
+.PHONY: help demo test test-pandas test-pandas22 test-pytensor test-tipc fuzz lint typecheck bench sanitize build clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -37,6 +37,10 @@ FRAME_TESTS ?= $(wildcard tests/test_layout_*.py tests/test_sdataframe*.py tests
 test-pandas22: ## our own tests of frames with pandas 2.2, in .venv-pandas22
 	@$(MAKE) --no-print-directory VENV=.venv-pandas22 .venv-pandas22/.installed-pandas22
 	.venv-pandas22/bin/pytest -n auto -m "not crash and not system" $(PYTEST_ARGS) $(FRAME_TESTS)
+
+test-pytensor: ## functions of PyTensor, in .venv-pytensor: it wants an older numba
+	@$(MAKE) --no-print-directory VENV=.venv-pytensor .venv-pytensor/.installed-pytensor
+	.venv-pytensor/bin/pytest $(PYTEST_ARGS) tests/test_expressions_pytensor.py tests/test_code_shipping.py -k pytensor
 
 fuzz: $(VENV)/.installed-test ## a million damaged inputs for every parser of the wire, 100,000 of code (some minutes)
 	$(BIN)/python tests/fuzz_code.py
@@ -112,6 +116,10 @@ $(VENV)/.installed-test: $(SOURCES) | $(BIN)/python
 
 $(VENV)/.installed-pandas22: $(SOURCES) | $(BIN)/python
 	$(PIP_INSTALL) -e '.[test]' 'pandas>=2.2,<2.3' 'numpy<2.3' 'python-dateutil<3'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-demo $(VENV)/.installed-test
+
+$(VENV)/.installed-pytensor: $(SOURCES) | $(BIN)/python
+	$(PIP_INSTALL) -e '.[test]' 'pytensor>=2.30'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-demo $(VENV)/.installed-test
 
 # What pandas' own tests skip without.
