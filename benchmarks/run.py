@@ -54,6 +54,8 @@ NOTES = {
     "locks": "A robust mutex in Python is two calls into C, about what a lock written in C costs as a "
     "whole, and the two Python functions that any context manager has which is no C type. "
     "In exchange it survives its holder, and says so.",
+    "scaling": "Two cores of a virtual machine are all that there were: what more bring is not known.\n\n"
+    "![Times one core, by workers](scaling.svg)",
     "team": "What a job on all cores costs beyond its work. Workers sleep in between, in all rows.",
     "kernels": "One function and one signature in all rows. A new process says itself how long it took, from "
     "its first line on. Two threads contend for a cache line as two processes do.",
@@ -88,6 +90,7 @@ def main() -> None:
     (DOCS / "benchmarks.md").write_text("\n".join(text))
     if installed("matplotlib"):
         plot([race for race in races if race["title"].startswith(("Hand-off", "A result"))])
+        plot_scaling([race for race in races if race["title"].endswith("workers)")])
 
 
 def measure(python: str, name: str, rounds: str) -> list[dict[str, Any]]:
@@ -116,6 +119,31 @@ def plot(races: list[dict[str, Any]]) -> None:
         axis.set_title(race["title"], fontsize=9)
         axis.tick_params(labelsize=8)
     figure.savefig(DOCS / "benchmarks.svg", metadata={"Date": None})
+
+
+def plot_scaling(races: list[dict[str, Any]]) -> None:
+    """Draw how many times as fast as one core each contestant is, by the number of workers."""
+    import matplotlib.pyplot as plt
+
+    jobs: dict[str, dict[int, dict[str, float]]] = {}
+    for race in races:
+        title, _, workers = race["title"].removesuffix(" workers)").rpartition(" (")
+        seconds = {row["name"]: row["seconds"] for row in race["rows"]}
+        alone = seconds.pop(race["base"])
+        jobs.setdefault(title, {})[int(workers)] = {
+            name: alone / each for name, each in seconds.items()
+        }
+    figure, axes = plt.subplots(1, len(jobs), figsize=(9, 3.6), layout="constrained")
+    for axis, (title, steps) in zip(axes, jobs.items(), strict=True):
+        for name in next(iter(steps.values())):
+            axis.plot(list(steps), [step[name] for step in steps.values()], marker="o", label=name)
+        axis.plot(list(steps), list(steps), color="#cccccc", zorder=0)
+        axis.set_xticks(list(steps))
+        axis.set_xlabel("workers")
+        axis.set_title(title, fontsize=9)
+    axes[0].set_ylabel("times one core")
+    axes[0].legend(fontsize=7)
+    figure.savefig(DOCS / "scaling.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

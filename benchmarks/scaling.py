@@ -43,7 +43,7 @@ def main() -> None:
     for workers in _steps(args.workers):
         with _Peers(workers) as peers:
             for title, kernel, parallel, n, arrays in jobs:
-                race = Race(f"{title}, {workers} workers", ALONE)
+                race = Race(f"{title} ({workers} workers)", ALONE)
                 peers.enter(race, kernel, parallel, n, arrays)
                 race.run(args.rounds)
                 races.append(race)

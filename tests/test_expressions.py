@@ -91,6 +91,7 @@ def test_no_temporaries_the_size_of_the_data(team):
     [
         ("x + z", {}, ValueError, "names 'z', which is not given: there are x"),
         ("sum(x)", {}, ValueError, r"gives shape \(\) for a row"),
+        ("x == s", {"s": np.array(["a"] * 10, object)}, TypeError, "s has dtype object"),
         ("x * 1j", {}, TypeError, "complex128, which out of dtype float64 cannot hold"),
         ("x + y", {"y": np.zeros(9)}, ValueError, r"y has shape \(9,\), out \(10,\)"),
     ],

@@ -53,6 +53,6 @@ def test_what_gives_no_row_for_a_row_is_refused(where, function):
         kernels.pytensor(total, a, out=out, team=where)
     with pytest.raises(ValueError, match="gives 2 results for rows of shape"):
         kernels.pytensor(both, a, out=out, team=where)
-    with pytest.raises(ValueError, match=r"1 has shape \(99,\), out \(100,\)"):
+    with pytest.raises(ValueError, match=r"array 1 has shape \(99,\), out \(100,\)"):
         kernels.pytensor(function, a, a[1:], 1.0, out=out, team=where)
     assert not out.any()

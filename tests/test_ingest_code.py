@@ -47,6 +47,7 @@ def test_code_arrives_between_data(url, ring, signed, options):
         got = [source.recv(timeout=30) for _ in range(3)]
     assert [len(obj) for obj in got] == [3, len(signed), 100_000]
     assert type(got[1]) is code.SignedCode
+    assert str(got[1]) == f"<SignedCode, {len(signed)} bytes>"
     assert got[1] == signed
     myfunc = code.loads(got[1], keyring=ring)
     assert myfunc(np.arange(3, dtype="i4"), np.int32(2), np.int32(10)).tolist() == [20, 30, 40]

@@ -133,6 +133,10 @@ class TestRun:
             team.run(add, 5, x)
         with pytest.raises(TypeError, match="no signature fits"):
             team.run(add, 5, x, "1")
+        with pytest.raises(TypeError, match=r"x: a Series \(SDataFrame.column\(label\)"):
+            team.run(add, 5, pd.Series(np.zeros(5)), 1.0)
+        with pytest.raises(TypeError, match=r"a function is no kernel.*Team.map"):
+            team.run(lambda i0, i1: None, 5)
         with pytest.raises(ValueError, match="-1 rows"):
             team.run(add, -1, x, 1.0)
         with pytest.raises(ValueError, match="chunk 0"):

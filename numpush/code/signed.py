@@ -15,3 +15,5 @@ class SignedCode(bytes):
 
     def __repr__(self) -> str:
         return f"<SignedCode, {len(self)} bytes>"
+
+    __str__ = __repr__

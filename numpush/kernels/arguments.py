@@ -263,7 +263,8 @@ def describe(value: Any) -> str:
         return f"{readonly}{_dtype_text(value.dtype)}[{', '.join(steps)}]"
     if isinstance(value, np.generic):
         return _dtype_text(value.dtype)
-    return f"a {type(value).__name__}"
+    hint = " (SDataFrame.column(label) is an array)" if hasattr(value, "to_numpy") else ""
+    return f"a {type(value).__name__}{hint}"
 
 
 def _dtype_text(dtype: np.dtype[Any]) -> str:

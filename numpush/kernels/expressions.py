@@ -50,10 +50,10 @@ def numexpr(
     ------
     ImportError : numexpr is not installed.
     ValueError : *expr* names what is not there, does not fit *out*, or gives no value per row.
-    TypeError : the dtype of *out* cannot hold the result, or it is not shared.
+    TypeError : the dtype of *out* cannot hold the result, or it is not shared; an array is of objects.
     """
     ne = _load("numexpr")
-    operands = {name: _array(value) for name, value in arrays.items()}
+    operands = {name: _array(name, value) for name, value in arrays.items()}
     names = [name for name, value in operands.items() if _has_rows(name, value, out)]
     _check_overlap(out, operands)
     _try_row(ne, expr, operands, names, out)
@@ -84,7 +84,7 @@ def pytensor(
     ValueError : it does not give the rows of *out*, or an array overlaps *out*.
     TypeError : *out* is not shared.
     """
-    operands = {str(i): _array(value) for i, value in enumerate(arrays)}
+    operands = {f"array {i}": _array(f"array {i}", value) for i, value in enumerate(arrays)}
     names = {name for name, value in operands.items() if _has_rows(name, value, out)}
     _check_overlap(out, operands)
     inputs = [(name in names, value) for name, value in operands.items()]
@@ -122,9 +122,11 @@ def _call(rows: tuple[int, int], out: Array, function: Any, inputs: list[tuple[b
 # -- what is asked for
 
 
-def _array(value: Any) -> Any:
+def _array(name: str, value: Any) -> Any:
     """Return an array, or that of a column; as an SArray where it lies in shared memory."""
     array = np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value)
+    if array.dtype.hasobject:
+        raise TypeError(f"{name} has dtype {array.dtype}: numbers wanted")
     return array.view(SArray) if _is_shared(array) else array
 
 

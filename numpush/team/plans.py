@@ -165,6 +165,11 @@ class Plans:
             partials = _partials(len(self.members), template)
             full.append(_row(partials, 0, template))
         find = getattr(kernel, "variant", None)
+        if find is None and not hasattr(kernel, "pack"):
+            raise TypeError(
+                f"a {type(kernel).__name__} is no kernel: numpush.kernel(signature) makes one of a "
+                "function; Team.map runs Python functions"
+            )
         variant = kernel if find is None else find(*full)
         plan = Plan(0, kernel, variant)
         sent: list[Any] = []
