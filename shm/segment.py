@@ -61,6 +61,7 @@ class Segment:
         "identity",
         "inode",
         "is_fresh",
+        "is_reserved",
         "looked_at",
         "mappings",
         "n_slots",
@@ -82,6 +83,7 @@ class Segment:
         self.desc = b""
         self.node = 0  #: ours, while we are in its table
         self.is_fresh = False  #: made here, of pages that nobody has touched: they are zero
+        self.is_reserved: bool | None = None  #: no store can fail; None: nobody has looked
         self.looked_at = 0.0  #: when table.evict_dead last looked (time.monotonic)
         self.closed = False
         #: arrays were made over it by their handles, as long as it has views

@@ -60,7 +60,19 @@ def is_worth_keeping(segment: Segment) -> bool:
         SMALLEST <= segment.capacity <= limit()
         and not _seg.has_unlisted(segment.ref)
         and not is_extended(segment)
+        and _is_reserved(segment)
     )
+
+
+def _is_reserved(segment: Segment) -> bool:
+    """Whether its file has all its pages. One of `reserve=False` may not, and a store would be SIGBUS."""
+    if segment.is_reserved is None:
+        try:
+            n_blocks = os.stat(naming.path(naming.segment_file(segment.name))).st_blocks
+        except OSError:
+            return False
+        segment.is_reserved = 512 * n_blocks >= segment.capacity
+    return segment.is_reserved
 
 
 def put(segment: Segment) -> bool:

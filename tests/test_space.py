@@ -74,6 +74,14 @@ class TestSegmentFull:
         a[-1] = 1
         assert os.stat(naming.path(naming.segment_file(a.name))).st_blocks < 100
 
+    def test_memory_that_is_not_all_there_is_not_kept_warm(self):
+        a = SArray.empty(8 << 20, "u1", reserve=False)
+        a[: 1 << 20] = 1
+        del a
+        assert processes.files() == set()
+        b = SArray.empty(8 << 20, "u1")  # whose stores cannot fail, wherever it lies
+        assert os.stat(naming.path(naming.segment_file(b.name))).st_blocks * 512 >= b.nbytes
+
     def test_the_memory_is_reserved(self):
         a = SArray.empty(1 << 21, "u1")
         assert os.stat(naming.path(naming.segment_file(a.name))).st_blocks * 512 >= 1 << 21
