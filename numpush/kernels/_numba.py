@@ -55,6 +55,14 @@ PRIVATE_NAMES = (
     "numba.core.base:BaseContext.get_abi_sizeof",
     "numba.core.base:BaseContext.get_data_type",
     "numba.core.base:BaseContext.unpack_value",
+    "numba.core.compiler:CompilerBase",
+    "numba.core.compiler:DefaultPassBuilder.define_nopython_pipeline",
+    "numba.core.compiler_machinery:FunctionPass",
+    "numba.core.compiler_machinery:PassManager.add_pass_after",
+    "numba.core.compiler_machinery:register_pass",
+    "numba.core.ir:Scope.make_temp",
+    "numba.core.ir_utils:build_definitions",
+    "numba.core.untyped_passes:IRProcessing",
     "numba.core.callconv:CPUCallConv.call_function",
     "numba.core.callconv:CPUCallConv.return_user_exc",
     "numba.core.codegen:CPUCodeLibrary._finalize_final_module",
@@ -99,11 +107,16 @@ def _check() -> None:
 _check()
 
 from numba.core import cgutils  # noqa: E402  # what is missing is named first
+from numba.core import ir as numba_ir  # noqa: E402
+from numba.core.compiler import CompilerBase, DefaultPassBuilder  # noqa: E402
+from numba.core.compiler_machinery import FunctionPass, register_pass  # noqa: E402
 from numba.core.errors import (  # noqa: E402
     NumbaError,
     TypingError,
     UnsupportedBytecodeError,
 )
+from numba.core.ir_utils import build_definitions  # noqa: E402
+from numba.core.untyped_passes import IRProcessing  # noqa: E402
 from numba.np import arrayobj  # noqa: E402
 from numba.np.numpy_support import as_dtype, from_dtype  # noqa: E402
 
@@ -173,7 +186,9 @@ def compile_function(
     CompileError : numba cannot compile it.
     """
     signature = (types.int64, types.int64, *map(_type_of, arguments))
-    dispatcher = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function)
+    dispatcher = numba.njit(
+        no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Compiler, **options
+    )(function)
     dispatcher.compile(signature)
     result = dispatcher.overloads[signature]
     returned = result.fndesc.restype
@@ -188,6 +203,48 @@ def compile_function(
         None if isinstance(returned, types.NoneType) else str(returned),
         result.library.has_dynamic_globals,
     )
+
+
+def _known_row(row: int) -> int:
+    """Return *row*, of which the compiler knows from now on that it is 0 to MOST_ROWS."""
+    return row
+
+
+@register_pass(mutates_CFG=False, analysis_only=False)
+class _KnownRows(FunctionPass):  # type: ignore[misc]  # numba has no types
+    """Begin a kernel by ``i0, i1 = _known_row(i0), _known_row(i1)``."""
+
+    _name = "numpush_known_rows"
+
+    def __init__(self) -> None:
+        FunctionPass.__init__(self)
+
+    def run_pass(self, state: Any) -> bool:
+        blocks = state.func_ir.blocks
+        first = blocks[min(blocks)]
+        body: list[Any] = []
+        for statement in first.body:
+            value, loc = getattr(statement, "value", None), statement.loc
+            if not (isinstance(value, numba_ir.Arg) and value.index < 2):
+                body.append(statement)
+                continue
+            given, known = first.scope.make_temp(loc), first.scope.make_temp(loc)
+            body += [
+                numba_ir.Assign(value, given, loc),
+                numba_ir.Assign(numba_ir.Global("_known_row", _known_row, loc), known, loc),
+                numba_ir.Assign(numba_ir.Expr.call(known, [given], (), loc), statement.target, loc),
+            ]
+        first.body = body
+        state.func_ir._definitions = build_definitions(blocks)
+        return True
+
+
+class _Compiler(CompilerBase):  # type: ignore[misc]  # numba has no types
+    def define_pipelines(self) -> list[Any]:
+        pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        pipeline.add_pass_after(_KnownRows, IRProcessing)
+        pipeline.finalize()
+        return [pipeline]
 
 
 def _recursive(module: Any) -> list[str]:
@@ -259,8 +316,7 @@ def _entry(
     )
     block, first, last, excinfo = entry.args
     builder = ir.IRBuilder(entry.append_basic_block())
-    rows = ir.Constant(_WORD, MOST_ROWS)
-    values, at = [builder.and_(first, rows), builder.and_(last, rows)], 0
+    values, at = [first, last], 0
     for type_, argument in zip(signature, arguments):
         values.append(_load(context, builder, block, at, type_))
         at += argument.n_words
@@ -360,3 +416,10 @@ def element_pointer(context: Any, builder: Any, signature: Any, args: Sequence[A
 
 def typing_error(message: str) -> Exception:
     return TypingError(message)
+
+
+provide(
+    _known_row,
+    lambda row: types.int64,
+    lambda context, builder, signature, args: builder.and_(args[0], ir.Constant(_WORD, MOST_ROWS)),
+)
