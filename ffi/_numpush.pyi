@@ -172,6 +172,7 @@ class _Lib(Protocol):
         plans: Any,
         n_read: int,
         seen: int,
+        awake_ns: int,
         number: Any,
         plan: Any,
         rc: Any,

@@ -184,12 +184,14 @@ def raise_barrier(ref: Ref) -> None:
 # -- a member
 
 
-def work(ref: Ref, member: int, plans: Ref, n_read: int, seen: int) -> Event | None:
+def work(ref: Ref, member: int, plans: Ref, n_read: int, seen: int, awake_ns: int) -> Event | None:
     """Sleep and work until there is something for Python; None: a signal handler wants to run."""
     out: Any = ffi.new("uint32_t[2]")
     rc: Any = ffi.new("int32_t *")
     excinfo: Any = ffi.new("void **")
-    kind = lib.npush_team_work(ref, member, plans, n_read, seen, out, out + 1, rc, excinfo)
+    kind = lib.npush_team_work(
+        ref, member, plans, n_read, seen, awake_ns, out, out + 1, rc, excinfo
+    )
     if kind == -errno.EINTR:
         return None
     return Event(check(kind), out[0], out[1], rc[0], int(ffi.cast("uintptr_t", excinfo[0])))

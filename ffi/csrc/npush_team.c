@@ -8,6 +8,8 @@
 
 #define ALWAYS INT64_C(86400000000000) /* ns; a futex wants some number: a day */
 
+#define PATIENCE_NS 5000 /* for members that are awake to do a small job, before others are woken */
+
 #define READ(what) __atomic_load_n(&(what), __ATOMIC_RELAXED)
 #define LOAD(what) __atomic_load_n(&(what), __ATOMIC_ACQUIRE)
 #define WRITE(what, value) __atomic_store_n(&(what), (value), __ATOMIC_RELAXED)
@@ -54,9 +56,20 @@ static void ring(npush_team_t *team, int n)
     npush_futex_wake(&team->bell, n);
 }
 
+/* Look at a word until it differs from `is`, or is `wanted`: for ns nanoseconds. */
+static void watch(const uint32_t *word, uint32_t is, int until_equal, int64_t ns)
+{
+    int64_t deadline = now_ns() + ns;
+
+    while ((LOAD(*word) == is) != until_equal)
+        if (now_ns() >= deadline)
+            return;
+}
+
 /* -- the leader */
 
-uint32_t npush_team_start(npush_team_t *team, const npush_job_t *job)
+/* Let members see a job, and wake nobody. */
+static uint32_t publish(npush_team_t *team, const npush_job_t *job)
 {
     uint32_t number = number_of(READ(team->ticket)) + 1;
 
@@ -75,8 +88,29 @@ uint32_t npush_team_start(npush_team_t *team, const npush_job_t *job)
     WRITE(team->done, 0);
     /* Pairs with the acquire in see(): whoever sees the number sees the job. */
     __atomic_store_n(&team->ticket, (uint64_t)number << 32 | job->n_chunks, __ATOMIC_RELEASE);
-    ring(team, job->n_chunks < INT_MAX ? (int)job->n_chunks : INT_MAX);
+    __atomic_add_fetch(&team->bell, 1, __ATOMIC_RELEASE); /* pairs with the first load in npush_team_work */
     return number;
+}
+
+static void wake_for(npush_team_t *team, const npush_job_t *job)
+{
+    npush_futex_wake(&team->bell, job->n_chunks < INT_MAX ? (int)job->n_chunks : INT_MAX);
+}
+
+uint32_t npush_team_start(npush_team_t *team, const npush_job_t *job)
+{
+    uint32_t number = publish(team, job);
+
+    wake_for(team, job);
+    return number;
+}
+
+static int is_one_awake(const npush_team_t *team)
+{
+    for (uint32_t i = 0; i < team->n_members; i++)
+        if (READ(team->members[i].is_awake))
+            return 1;
+    return 0;
 }
 
 int npush_team_wait(npush_team_t *team, int64_t timeout_ns)
@@ -96,7 +130,11 @@ int npush_team_wait(npush_team_t *team, int64_t timeout_ns)
 
 int npush_team_run(npush_team_t *team, const npush_job_t *job, int64_t timeout_ns, uint32_t *number)
 {
-    *number = npush_team_start(team, job);
+    *number = publish(team, job);
+    if (is_one_awake(team))
+        watch(&team->done, job->n_chunks, 1, PATIENCE_NS);
+    if (LOAD(team->done) != job->n_chunks)
+        wake_for(team, job);
     return npush_team_wait(team, timeout_ns);
 }
 
@@ -157,6 +195,7 @@ void npush_team_replace(npush_team_t *team, uint32_t member)
     WRITE(me->failed, 0);
     WRITE(me->rc, 0);
     WRITE(me->mail, 0);
+    WRITE(me->is_awake, 0);
 }
 
 void npush_team_raise_barrier(npush_team_t *team)
@@ -301,11 +340,23 @@ static int32_t run_chunks(npush_team_t *team, npush_member_t *me, view_t *view, 
     return rc;
 }
 
+/* Wait for the bell to be rung since it was `bell`; without sleeping first, for awake_ns. */
+static int rest_until(npush_team_t *team, npush_member_t *me, uint32_t bell, int64_t awake_ns)
+{
+    if (awake_ns) {
+        WRITE(me->is_awake, 1);
+        watch(&team->bell, bell, 0, awake_ns);
+        WRITE(me->is_awake, 0);
+    }
+    return npush_futex_wait(&team->bell, bell, ALWAYS);
+}
+
 int npush_team_work(npush_team_t *team, uint32_t member, const npush_plan_t *plans, uint32_t n_read, uint32_t seen,
-                    uint32_t *number, uint32_t *plan, int32_t *rc, void **excinfo)
+                    int64_t awake_ns, uint32_t *number, uint32_t *plan, int32_t *rc, void **excinfo)
 {
     npush_member_t *me = &team->members[member];
     view_t view;
+    int has_worked = 0;
 
     WRITE(me->state, NPUSH_TEAM_READY);
     for (;;) {
@@ -333,10 +384,12 @@ int npush_team_work(npush_team_t *team, uint32_t member, const npush_plan_t *pla
             *rc = run_chunks(team, me, &view, found, excinfo);
             if (*rc)
                 return NPUSH_TEAM_FAILED;
+            has_worked = 1;
             continue;
         }
-        if (npush_futex_wait(&team->bell, bell, ALWAYS) == -EINTR)
+        if (rest_until(team, me, bell, has_worked ? awake_ns : 0) == -EINTR)
             return -EINTR;
+        has_worked = 0;
     }
 }
 

@@ -76,12 +76,13 @@ int npush_team_check(const npush_team_t *team, uint32_t n_members);
 
 /* -- the leader. One thread at a time. */
 
-/* Start a job, wake as many members as there are chunks for, wait as npush_team_wait does. *number is the job's. */
+/* Start a job, wait as npush_team_wait does. *number is the job's. As many members are woken as there are chunks for; but
+ * where one is awake (npush_team_work), not before it has had 5 us for all of them. */
 int npush_team_run(npush_team_t *team, const npush_job_t *job, int64_t timeout_ns, uint32_t *number);
 /* Start a job and return its number. Members that see it at all see the mail and barrier from before it. */
 uint32_t npush_team_start(npush_team_t *team, const npush_job_t *job);
 /* Sleep until all chunks are over. NPUSH_TEAM_OVER; NPUSH_TEAM_ABORTED, over too. 0: not in time, or a signal came; ask
- * again. It does not spin first: on as many cores as members that took a core from one of them. */
+ * again. It does not spin first: on as many cores as members that takes a core from one of them. */
 int npush_team_wait(npush_team_t *team, int64_t timeout_ns);
 /* Take back the chunks of job `number` that nobody has taken, counting them as done; how many. Members do so too. */
 uint32_t npush_team_abort(npush_team_t *team, uint32_t number);
@@ -107,9 +108,10 @@ void npush_team_raise_barrier(npush_team_t *team);
 /* Sleep until there is something to do, and do kernel jobs, until one of these: NPUSH_TEAM_MAIL, more messages were sent than
  * n_read. NPUSH_TEAM_CALL, job *number is for Python; not if it is `seen`. NPUSH_TEAM_FAILED, the entry of plan *plan gave
  * *rc and *excinfo; it is counted, and the rest of the job taken back. NPUSH_TEAM_CLOSED. NPUSH_TEAM_UNKNOWN, plan
- * *plan of job *number is not in the table; again, not if it is `seen`. -EINTR: a signal handler wants to run. */
+ * *plan of job *number is not in the table; again, not if it is `seen`. -EINTR: a signal handler wants to run.
+ * After a job it stays awake for awake_ns, for the next one: to wake a core that sleeps takes longer than a small job. */
 int npush_team_work(npush_team_t *team, uint32_t member, const npush_plan_t *plans, uint32_t n_read, uint32_t seen,
-                    uint32_t *number, uint32_t *plan, int32_t *rc, void **excinfo);
+                    int64_t awake_ns, uint32_t *number, uint32_t *plan, int32_t *rc, void **excinfo);
 /* Take a chunk of job `number`, for Python: rows[0] to rows[1]. Its place, or -1: there is none left. */
 int64_t npush_team_take(npush_team_t *team, uint32_t member, uint32_t number, int64_t *rows);
 /* Give up the chunk of job `number` that was taken, and what is left of the job, as an entry that returned rc does. */
@@ -139,6 +141,7 @@ typedef struct {
     uint32_t failed;
     int32_t rc;
     uint32_t mail;
+    uint32_t is_awake;
 } npush_member_t;
 
 struct npush_team {

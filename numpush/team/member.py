@@ -43,6 +43,7 @@ from .messages import (
 
 __all__ = ["Setup", "run"]
 
+_AWAKE_NS = 50_000  #: how long a member waits for the next job before it sleeps
 _RC_NO_PLAN = -100  #: in place of an entry's result: the plan could not be made here
 #: numba's layer that works in a process that was forked, and one thread for all that makes some.
 _ENVIRONMENT = {
@@ -139,10 +140,15 @@ class _Member:
         self._call: CallMail | None = None
         self._n_read = 0
         self._seen = 0
+        # One core is the leader's: more than the others would only keep each other from them.
+        has_core = setup.index < len(os.sched_getaffinity(0)) - 1
+        self._awake_ns = _AWAKE_NS if has_core else 0
 
     def serve(self) -> None:
         while True:
-            event = _team.work(self._ref, self._index, self._table, self._n_read, self._seen)
+            event = _team.work(
+                self._ref, self._index, self._table, self._n_read, self._seen, self._awake_ns
+            )
             if event is None:
                 continue
             if event.kind == _team.CLOSED:

@@ -77,7 +77,7 @@ static void *work(void *argument)
         int64_t part[2], chunk;
         void *excinfo = NULL;
 
-        int event = npush_team_work(team, m->index, m->plans, m->n_mail, seen, &number, &plan, &rc, &excinfo);
+        int event = npush_team_work(team, m->index, m->plans, m->n_mail, seen, 20000, &number, &plan, &rc, &excinfo);
 
         switch (event) {
         case NPUSH_TEAM_MAIL:
