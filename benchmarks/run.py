@@ -56,7 +56,7 @@ NOTES = {
     "In exchange it survives its holder, and says so.",
     "scaling": "Two cores of a virtual machine are all that there were: what more bring is not known.\n\n"
     "![Times one core, by workers](scaling.svg)",
-    "team": "What a job on all cores costs beyond its work. Workers sleep in between, in all rows.",
+    "team": "What a job on all cores costs beyond its work, one job after the other.",
     "kernels": "One function and one signature in all rows. A new process says itself how long it took, from "
     "its first line on. Two threads contend for a cache line as two processes do.",
     "shipped_code": "In a process that has loaded llvmlite. A payload is checked, read and linked in each "
