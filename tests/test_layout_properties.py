@@ -7,6 +7,7 @@ import functools
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -162,6 +163,8 @@ HASHABLE = [
 ]
 
 
+# pandas, which makes a frame of tuples and text to sort them
+@pytest.mark.filterwarnings("ignore:Constructing a DataFrame from a list of sequences")
 @settings(deadline=None, max_examples=200)
 @given(st.data(), ROWS, st.integers(1, 3))
 def test_any_indexes_of_any_families_come_back_equal_on_both_axes(data, rows, n_levels):
