@@ -36,16 +36,16 @@ double total(const double *x, long n) { double s = 0; for (long i = 0; i < n; i+
 SHAPES = Path(__file__).parent.parent / "tests" / "data" / "shapes.bc"
 
 
-def poly(x, y):  # type: ignore[no-untyped-def]
+def poly(x, y):  # type: ignore[no-untyped-def]  # numba knows
     return x * x + 3 * y - 1
 
 
-def wave(x, y):  # type: ignore[no-untyped-def]
+def wave(x, y):  # type: ignore[no-untyped-def]  # numba knows
     return np.exp(-x) * np.sin(y)
 
 
 @numpush.kernel("const f8[:], f8[:], f8")
-def scale(i0, i1, x, y, c):  # type: ignore[no-untyped-def]
+def scale(i0, i1, x, y, c):  # type: ignore[no-untyped-def]  # numba knows
     for i in range(i0, i1):
         y[i] = x[i] * c
 

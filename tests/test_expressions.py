@@ -10,8 +10,6 @@ import pytest
 
 from numpush import SArray, SDataFrame, Team, kernels
 
-pytest.importorskip("numexpr")
-
 N = 40_003
 
 

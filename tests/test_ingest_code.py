@@ -9,8 +9,6 @@ from numpush import code, ingest
 from numpush.ingest import AccessDenied, PeerRefused, wire
 from numpush.ingest.errors import FrameError
 
-pytest.importorskip("llvmlite")
-
 KEY = "a key for these tests"
 IR = """
 define i32 @myfunc(i32, i32, i32) {

@@ -18,6 +18,7 @@ from pathlib import Path
 import cloudpickle
 import numba
 import numpy as np
+import pandas as pd
 import pytest
 
 import numpush
@@ -213,7 +214,6 @@ def test_types_of_numba_and_numpy_may_stand_for_strings():
 
 
 def test_columns_of_a_frame():
-    pd = pytest.importorskip("pandas")
     sdf = numpush.SDataFrame(pd.DataFrame({"x": np.arange(5.0), "y": 0.0, "n": range(5)}))
     copy(0, 5, sdf.column("x"), sdf.column("y"))
     assert sdf["y"].tolist() == [0, 1, 2, 3, 4]

@@ -9,6 +9,7 @@ import time
 
 import numba
 import numpy as np
+import pandas as pd
 import pytest
 
 import numpush
@@ -408,7 +409,6 @@ def test_a_lock_twice_and_an_unlock_of_another_s_are_errors():
 
 
 def test_what_has_a_mutex():
-    pd = pytest.importorskip("pandas")
     x = SArray(np.zeros(4))
     assert mutex_address(x) == mutex_address(x[2:]) == mutex_address(x.lock)
     sdf = numpush.SDataFrame(pd.DataFrame({"a": [1.0]}))

@@ -221,7 +221,7 @@ def _make(code: UfuncCode, addresses: list[int], data: int | None, linked: Any) 
     )  # fmt: skip
     pointed_to = (functions, datas, types, name, doc, linked)
     try:
-        made.__numpush_code__ = (code, pointed_to)  # type: ignore[attr-defined]
+        made.__numpush_code__ = (code, pointed_to)  # type: ignore[attr-defined]  # from NumPy 2.2 on
     except AttributeError:
         _kept[id(made)] = (made, code, pointed_to)
     return made
@@ -229,7 +229,7 @@ def _make(code: UfuncCode, addresses: list[int], data: int | None, linked: Any) 
 
 @functools.cache
 def _from_func_and_data() -> Any:
-    import numpy._core._multiarray_umath as c_part  # type: ignore[import-not-found]
+    import numpy._core._multiarray_umath as c_part  # type: ignore[import-not-found]  # private
 
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]

@@ -118,7 +118,7 @@ def _where(function: Any, *kinds: type[ast.AST], calling: str = "") -> str:
     for node in _nodes(function):
         if isinstance(node, kinds) and (not calling or calling in ast.unparse(node)):
             first = function.__code__.co_firstlineno
-            return place_of(function, first + node.lineno - 1)  # type: ignore[attr-defined]
+            return place_of(function, first + node.lineno - 1)  # type: ignore[attr-defined]  # _nodes looks
     return place_of(function)
 
 

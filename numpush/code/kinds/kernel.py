@@ -70,7 +70,7 @@ def _unpack_variant(payload: Payload, name: str, i: int, found: Any) -> Variant:
 
 
 def _pack_argument(argument: Argument) -> list[Any]:
-    return list(argument._replace(dtype=encode_dtype(argument.dtype)))  # type: ignore[arg-type]
+    return list(argument._replace(dtype=encode_dtype(argument.dtype)))  # type: ignore[arg-type]  # as it travels
 
 
 def _unpack_arguments(found: list[Any]) -> tuple[Argument, ...]:
