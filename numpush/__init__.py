@@ -61,6 +61,7 @@ __all__ = [
     "send",
     "share",
     "shmem",
+    "stores",
     "uninstall",
     "withdraw",
 ]
@@ -89,10 +90,10 @@ _HOME = {
     "kernel": "kernels",
     "uninstall": "installing",
 }
-_MODULES = ("atomic", "code", "errors", "ingest", "kernels", "shmem")
+_MODULES = ("atomic", "code", "errors", "ingest", "kernels", "shmem", "stores")
 
 if TYPE_CHECKING:
-    from . import atomic, code, errors, ingest, kernels, shmem
+    from . import atomic, code, errors, ingest, kernels, shmem, stores
     from .attaching import attach, publish, withdraw
     from .channel import Channel
     from .errors import (

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from .. import blocks
 from ..code.signed import SignedCode
 from ..layout import SchemaError, describe, rebuild
+from ..record import check_sums, reveal
 from ..sarray import SArray
 from ..shm import space
 from ..shm.errors import SegmentFull
@@ -128,26 +128,18 @@ class Landing:
         ------
         FrameError : a checksum does not hold, or the schema does not fit.
         """
-        from ..attaching import from_segment
-
         incoming = self.incoming
-        for i, wanted in enumerate(incoming.checksums or ()):
-            found = zlib.crc32(self._raw[i].data)
-            if found != wanted:
-                raise FrameError(f"buffer {i}: CRC-32 {wanted:#x} announced, {found:#x} found")
+        try:
+            check_sums(incoming, self._raw)
+        except SchemaError as error:
+            raise FrameError(str(error)) from error
         validate(incoming, self._raw)
         if incoming.form == "code":
             return SignedCode(self._raw[0])
         segment, token = self._segment, self._token
         assert segment is not None
-        segment.commit()
         self.abandon()
-        obj: Any = from_segment({"schema": incoming.schema}, segment, token, "rw")
-        if incoming.form == "series":
-            from ..sseries import SSeries
-
-            return SSeries._over(obj)
-        return obj
+        return reveal(incoming, segment, token)
 
     def abandon(self) -> None:
         """Let go of the memory."""

@@ -14,8 +14,6 @@
 from __future__ import annotations
 
 import struct
-import sys
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -24,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..blocks import place
-from ..code.signed import SignedCode
-from ..layout import ALIGNMENT, Buffer, Schema, SchemaError, describe, pack, unpack
+from ..layout import ALIGNMENT, Buffer, SchemaError, pack, unpack
+from ..record import Record, body_parts, describe_object, read_record
 from .errors import FrameError
 
 __all__ = [
@@ -60,9 +58,6 @@ _KINDS = (OBJECT, ACKNOWLEDGED, REFUSED, BYE)
 
 MAX_HEADER = 16 << 20  #: as the layout codec's own limit
 _MAX_TEXT = 4 << 10
-MAX_BUFFERS = 1 << 20
-#: What is not dense is gathered in parts of so many bytes, when it is sent.
-_GATHER = 4 << 20
 _ZEROS = bytes(ALIGNMENT)
 #: Arrays up to this size are sent as one piece of bytes, and share segments where they land: making a
 #: segment takes as long as moving 200 KiB.
@@ -118,25 +113,15 @@ def pack_signal(kind: int, number: int = 0, text: str = "") -> bytes:
 
 
 @dataclass(frozen=True)
-class Incoming:
+class Incoming(Record):
     """An object that is announced: what its header says, checked.
 
     Attributes
     ----------
-    schema : of the layout codec. Checked by its `rebuild`, not here
-    sizes : bytes of each buffer
-    size : bytes of all of them, as they lie in the segment
-    checksums : the CRC-32 of each buffer, or None
     chunk : bytes of a compressed chunk before compression; 0: the body is as it will lie
-    form : "series": the frame of one column is a Series; "code": the bytes are signed code; else ""
     """
 
-    schema: Schema
-    sizes: list[int]
-    size: int
-    checksums: list[int] | None
-    chunk: int
-    form: str
+    chunk: int = 0
 
 
 def read_header(header: bytes | memoryview, size: int) -> Incoming:
@@ -148,23 +133,9 @@ def read_header(header: bytes | memoryview, size: int) -> Incoming:
     """
     try:
         fields = unpack(header)
+        record = read_record(fields, size)
     except SchemaError as error:
         raise FrameError(f"header: {error}") from error
-    sizes = fields.get("buffers")
-    if type(sizes) is not list or len(sizes) > MAX_BUFFERS or not _are_counts(sizes, size):
-        raise FrameError("header 'buffers': a list of the buffers' lengths wanted")
-    schema = fields.get("schema")
-    if type(schema) is not dict or schema.get("kind") not in ("ndarray", "frame"):
-        raise FrameError("header 'schema': that of an ndarray or a frame wanted")
-    if place(sizes)[1] != size:
-        raise FrameError(f"header: buffers of {place(sizes)[1]} bytes announced, {size} to come")
-    checksums = fields.get("crc32")
-    if checksums is not None and (
-        type(checksums) is not list
-        or len(checksums) != len(sizes)
-        or not _are_counts(checksums, (1 << 32) - 1)
-    ):
-        raise FrameError("header 'crc32': a checksum for each buffer wanted")
     codec, chunk = fields.get("codec"), fields.get("chunk", 0)
     if codec not in (None, "blosc2"):
         raise FrameError(f"header 'codec': 'blosc2' wanted, {codec!r:.40} found")
@@ -172,17 +143,7 @@ def read_header(header: bytes | memoryview, size: int) -> Incoming:
         chunk = 0
     elif type(chunk) is not int or not 1 <= chunk <= 1 << 30:
         raise FrameError(f"header 'chunk': between 1 byte and 1 GiB wanted, {chunk!r:.40} found")
-    form = fields.get("as")
-    if form == "series" and (schema["kind"] != "frame" or schema.get("cols") != 1):
-        raise FrameError("header 'as': a series is a frame of one column")
-    if form == "code" and (schema["kind"] != "ndarray" or schema.get("dtype") != "|u1"):
-        raise FrameError("header 'as': code is an array of bytes")
-    form = form if form in ("series", "code") else ""
-    return Incoming(schema, sizes, size, checksums, chunk, form)
-
-
-def _are_counts(values: list[Any], most: int) -> bool:
-    return all(type(value) is int and 0 <= value <= most for value in values)
+    return Incoming(**vars(record), chunk=chunk)
 
 
 @dataclass(frozen=True)
@@ -204,17 +165,7 @@ class Outgoing:
 
     def parts(self) -> list[Any]:
         """Give the body, part by part: views of the object's own memory where that is dense."""
-        if self.body is not None:
-            return [self.body]
-        parts: list[Any] = []
-        end = 0
-        for buffer in self.buffers:
-            padding = -end % ALIGNMENT
-            if padding:
-                parts.append(_ZEROS[:padding])
-            parts.extend(buffer.parts(_GATHER))
-            end += padding + buffer.nbytes
-        return parts
+        return [self.body] if self.body is not None else body_parts(self.buffers)
 
 
 def cut(parts: Iterable[Raw], size: int) -> Iterator[Raw]:
@@ -257,44 +208,14 @@ def encode(obj: Any, *, checksum: bool = False, chunk: int = 0) -> Outgoing:
 
 
 def _encode(obj: Any, checksum: bool, chunk: int) -> Outgoing:
-    fields: dict[str, Any] = {}
-    frame = _frame_of_series(obj)
-    if frame is not None:
-        obj = frame
-        fields["as"] = "series"
-    elif isinstance(obj, SignedCode):
-        obj = np.frombuffer(obj, np.uint8)
-        fields["as"] = "code"
-    schema, buffers = describe(obj, keep_blocks=True)
-    if schema["kind"] not in ("ndarray", "frame"):
-        raise TypeError(
-            f"a {type(obj).__name__} cannot be sent: send an ndarray, DataFrame or Series"
-        )
-    sizes = [buffer.nbytes for buffer in buffers]
-    fields["schema"], fields["buffers"] = schema, sizes
-    if checksum:
-        fields["crc32"] = [_checksum(buffer) for buffer in buffers]
+    try:
+        fields, buffers = describe_object(obj, checksum=checksum)
+    except TypeError as error:
+        raise TypeError(f"this cannot be sent: {error}") from error
     if chunk:
         fields["codec"], fields["chunk"] = "blosc2", chunk
     header = pack(fields)
-    size = place(sizes)[1]
+    size = place(fields["buffers"])[1]
     prologue = _PROLOGUE.pack(MAGIC, VERSION, OBJECT, 0, len(header), 0, size, 0)
     padding = -(len(prologue) + len(header)) % ALIGNMENT
     return Outgoing(prologue + header + _ZEROS[:padding], buffers, size)
-
-
-def _checksum(buffer: Buffer) -> int:
-    crc = 0
-    for part in buffer.parts(_GATHER):
-        crc = zlib.crc32(part.data, crc)
-    return crc
-
-
-def _frame_of_series(obj: Any) -> Any:
-    """Return a Series as the frame of one column that SSeries keeps it as; None: it is none."""
-    pandas = sys.modules.get("pandas")
-    if pandas is None or not isinstance(obj, pandas.Series):
-        return None
-    from ..sseries import frame_of
-
-    return frame_of(obj)

@@ -133,7 +133,7 @@ def _schema(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Schema:
 
 
 def _announce(dtype: np.dtype[Any], shape: tuple[int, ...], size: int) -> Incoming:
-    return Incoming(_schema(dtype, shape), [size], size, None, 0, "")
+    return Incoming(_schema(dtype, shape), [size], size, None, "")
 
 
 def read_description(data: bytes) -> Incoming | None:

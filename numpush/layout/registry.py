@@ -133,6 +133,12 @@ def _load(library: str) -> None:
         _loaded.add(library)  # last: a failed import is tried again
 
 
+def load_families() -> None:
+    """Import the modules of all families, and their libraries."""
+    for library in FAMILIES:
+        _load(library)
+
+
 def rebuild(
     schema: Schema,
     buffers: list[NDArray[np.uint8]],
@@ -186,8 +192,7 @@ def build(value: object, source: Source, groups: tuple[str, ...], what: str) -> 
     kind = node.get("kind")
     entry = _rebuilders.get(kind) if type(kind) is str else None
     if entry is None:
-        for library in FAMILIES:
-            _load(library)
+        load_families()
         entry = _rebuilders.get(kind) if type(kind) is str else None
         if entry is None:
             raise SchemaError(f"schema {what}: a known kind wanted, {found(kind)}")

@@ -25,8 +25,9 @@ from .index import PANDAS_KINDS, describe_labels, describe_values
 from .registry import describe_node
 from .scalar import encode_value
 from .schema import VERSION, Node, Schema
+from .selection import has_fixed_width
 
-__all__ = ["Sketch", "Slot", "has_fixed_width"]
+__all__ = ["Sketch", "Slot"]
 
 _BYTE = np.dtype(np.uint8)
 #: What a node calls its buffers that have an item for each row.
@@ -166,10 +167,3 @@ class Sketch:
 def has_unit(dtype: np.dtype[Any]) -> bool:
     """Whether pandas has the unit of a "M8" or "m8" dtype."""
     return np.datetime_data(dtype) in [(unit, 1) for unit in UNITS]
-
-
-def has_fixed_width(node: Node) -> bool:
-    """Whether an array node has one item of known width for each row, in buffers of its own."""
-    keys = set(node)
-    flat = {"kind", "dtype", "rows", "data"} <= keys and type(node["data"]) is int
-    return flat and not keys & {"offsets", "validity", "arrow", "text", "index", "type"}

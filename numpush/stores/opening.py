@@ -1,0 +1,61 @@
+"""`open`: from a URL to the store that it means."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import Any
+
+from .store import Store
+
+__all__ = ["open", "reopen"]
+
+#: Scheme -> the module and the class of its store. What else a scheme may say comes after a '+'.
+_STORES = {
+    "file": ("file_store", "FileStore"),
+}
+
+
+def open(url: str | os.PathLike[str], **options: Any) -> Store:
+    """Open a store: objects by key, read straight into shared memory.
+
+    Parameters
+    ----------
+    url : str or path
+        ``file:///DIR`` (or just a path): a directory of any POSIX file system, MooseFS among them.
+    **options : as the kind of store has them; see its class
+
+    Raises
+    ------
+    ValueError : the URL is none of those above, or an option is wrong.
+    TypeError : there is no such option.
+    ImportError : the store needs a library that is not installed; names the extra.
+    StoreUnavailable : there is no such server or directory.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, numpush.stores
+    >>> with numpush.stores.open(tempfile.mkdtemp()) as store:
+    ...     store.put("a/b", np.arange(3))
+    ...     store.keys(), store.get("a/b")
+    (['a/b'], SArray([0, 1, 2]))
+    """
+    text = os.fspath(url)
+    if not isinstance(text, str):
+        raise TypeError(f"a URL is a str, such as 'file:///data'; {url!r:.60} found")
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        scheme, text = "file", "file://" + os.path.abspath(text)
+    found = _STORES.get(scheme.partition("+")[0])
+    if found is None:
+        raise ValueError(
+            f"URL {text!r}: wanted one of {', '.join(f'{each}://' for each in _STORES)}"
+        )
+    module, name = found
+    store: Store = getattr(import_module(f".{module}", __package__), name)(text, **options)
+    return store
+
+
+def reopen(url: str, options: dict[str, Any]) -> Store:
+    """Open a store again in the process that it was sent to."""
+    return open(url, **options)
