@@ -27,6 +27,8 @@ KINDS: dict[str, Kind] = {
     "file": Kind(lambda path: (f"file://{path}/store", {}), True),
     "file-checksum": Kind(lambda path: (f"file://{path}/store", {"checksum": True}), True),
 }
+for _name in ("arrow", "parquet"):
+    KINDS[_name] = Kind(lambda path, name=_name: (f"{name}://{path}/store", {}), False)
 
 LOSSLESS = [pytest.param(kind, id=name) for name, kind in KINDS.items() if kind.is_lossless]
 ALL = [pytest.param(kind, id=name) for name, kind in KINDS.items()]

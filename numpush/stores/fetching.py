@@ -34,7 +34,7 @@ from .errors import StoreDamaged
 if TYPE_CHECKING:
     from ..shm.segment import Segment
 
-__all__ = ["Piece", "Stored", "fetch"]
+__all__ = ["Piece", "Stored", "fetch", "find_columns"]
 
 Raw = NDArray[np.uint8]
 Progress = Callable[[int], None]
@@ -134,7 +134,7 @@ def _select(
     positions = labels = None
     if columns is not None:
         labels = _selection.read_labels(schema, known)
-        positions = _find(labels, columns, stored.what)
+        positions = find_columns(labels, columns, stored.what)
         labels = labels.take(positions)
     window = None if rows is None else _bounds(rows, schema["rows"])
     chosen = _selection.select_frame(schema, sizes, known, positions, labels, window)
@@ -156,7 +156,7 @@ def _bounds(rows: Any, n_rows: int) -> tuple[int, int]:
     return start, max(start, stop)
 
 
-def _find(labels: Any, columns: Any, what: str) -> list[int]:
+def find_columns(labels: Any, columns: Any, what: str) -> list[int]:
     """Return the positions of columns by their labels."""
     if isinstance(columns, str) or not isinstance(columns, list | tuple):
         raise TypeError(f"columns are a list of labels; {columns!r:.80} found")

@@ -13,6 +13,9 @@ __all__ = ["open", "reopen"]
 #: Scheme -> the module and the class of its store. What else a scheme may say comes after a '+'.
 _STORES = {
     "file": ("file_store", "FileStore"),
+    "arrow": ("arrow_store", "ArrowStore"),
+    "parquet": ("parquet_store", "ParquetStore"),
+    "csv": ("csv_store", "CsvStore"),
 }
 
 
@@ -23,6 +26,9 @@ def open(url: str | os.PathLike[str], **options: Any) -> Store:
     ----------
     url : str or path
         ``file:///DIR`` (or just a path): a directory of any POSIX file system, MooseFS among them.
+        ``arrow:///DIR``, ``parquet:///DIR``, ``csv:///DIR``: a directory of such files, and of .npy
+        files for arrays; with ``+PROTOCOL``, as in ``parquet+s3://BUCKET/PREFIX``, any that fsspec
+        reaches.
     **options : as the kind of store has them; see its class
 
     Raises

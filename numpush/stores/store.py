@@ -23,7 +23,7 @@ class Stat:
     ----------
     key : str
     kind : 'array', 'frame' or 'series'
-    shape : tuple of int
+    shape : tuple of int, or None for a length that only reading tells
     dtypes : str, or dict of column label -> str
         One dtype of an array or a series; None where the format does not say before all is read.
     nbytes : int or None
@@ -38,7 +38,7 @@ class Stat:
 
     key: str
     kind: str
-    shape: tuple[int, ...]
+    shape: tuple[int | None, ...]
     dtypes: str | dict[Any, str] | None
     nbytes: int | None
     stored: int
