@@ -1,20 +1,25 @@
-"""file://: a file for each object, in a directory of any POSIX file system."""
+"""file://: a file for each object, in a directory of any POSIX file system, MooseFS among them."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import uuid
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..blocks import place
+from ..errors import NumpushError
+from ..layout import SchemaError, rebuild
 from ..record import body_parts
 from .describing import stat_of
-from .errors import StoreFull, StoreUnavailable
+from .errors import StoreDamaged, StoreFull, StoreUnavailable
 from .fetching import Piece, fetch
+from .file_io import IO, Extent, map_file, read_extents
 from .npush_file import encode, read_head
+from .replacing import replacing, sweep
 from .store import Stat, Store
 
 if TYPE_CHECKING:
@@ -24,25 +29,52 @@ __all__ = ["FileStore"]
 
 _SUFFIX = ".npush"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_WRITE = 8 << 20  #: bytes written at one time, before Ctrl-C works
 
 
 class FileStore(Store):
-    """A directory; it is made when it is not there.
+    """``file:///DIR``: a directory; it is made when it is not there.
 
     Parameters
     ----------
     url : str
-        ``file:///DIR``
+        ``file:///DIR``, or a path.
+    io : {'auto', 'read', 'mmap', 'splice', 'copy_file_range'}
+        How files are read into segments; 'auto' is 'read', which was the fastest and the safest.
+    threads : int, optional
+        That read. By default one for each core, at most 4.
+    timeout : float, optional
+        Seconds after which a read is given up in which nothing came: for network file systems, which
+        may hang for minutes when a server is gone.
     checksum : bool
         Write a CRC-32 of each buffer, which is checked when all of the buffer is read.
+    sync : bool
+        Whether what was put is on the disk when `put` returns.
     """
 
-    def __init__(self, url: str, *, checksum: bool = False) -> None:
-        super().__init__(url, checksum=checksum)
+    def __init__(
+        self,
+        url: str,
+        *,
+        io: str = "auto",
+        threads: int | None = None,
+        timeout: float | None = None,
+        checksum: bool = False,
+        sync: bool = True,
+    ) -> None:
+        super().__init__(url, io=io, threads=threads, timeout=timeout, checksum=checksum, sync=sync)
         self._dir = url.partition("://")[2]
         if not os.path.isabs(self._dir):
             raise ValueError(f"URL {url!r}: an absolute path wanted, as in file:///data")
-        self._checksum = checksum
+        if io not in IO:
+            raise ValueError(f"io {io!r}: wanted one of {', '.join(map(repr, IO))}")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads {threads}: at least 1 wanted")
+        if timeout is not None and not 0 < timeout < float("inf"):
+            raise ValueError(f"timeout {timeout!r}: a number of seconds above 0 wanted")
+        self._reading = {"io": io, "n_threads": threads, "timeout": timeout}
+        self._checksum, self._sync = checksum, sync
+        self._swept: set[str] = set()
         os.makedirs(self._dir, exist_ok=True)
 
     def _path(self, key: str) -> str:
@@ -51,24 +83,19 @@ class FileStore(Store):
     def _put(self, key: str, obj: Any, tell: Callable[[int], None]) -> None:
         head, buffers, _ = encode(obj, checksum=self._checksum)
         path = self._path(key)
-        folder, file = os.path.split(path)
-        os.makedirs(folder, exist_ok=True)
-        temporary = os.path.join(folder, f".{file[:100]}.{uuid.uuid4().hex}")
-        try:
-            with self._naming_errors(key), open(temporary, "xb", buffering=0) as out:
+        folder = os.path.dirname(path)
+        with self._naming_errors(key):
+            os.makedirs(folder, exist_ok=True)
+            if folder not in self._swept:
+                sweep(folder)
+                self._swept.add(folder)
+            with replacing(path, sync=self._sync) as out:
                 for part in [head, *body_parts(buffers)]:
                     data = memoryview(part).cast("B")
                     while data:
-                        n = out.write(data)
+                        n = out.write(data[:_WRITE])
                         tell(n)
                         data = data[n:]
-                os.fsync(out.fileno())
-                os.rename(temporary, path)
-            _sync(folder)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
 
     def _get(
         self,
@@ -78,19 +105,27 @@ class FileStore(Store):
         rows: slice | None,
         name: str | None,
         tell: Callable[[int], None],
+        mode: str = "read",
     ) -> Any:
-        with contextlib.closing(self._open(key)) as stored:
+        if mode not in ("read", "mmap"):
+            raise ValueError(f"mode {mode!r}: 'read' or 'mmap' wanted")
+        with contextlib.closing(self._open(key)) as stored, self._naming_errors(key):
+            if mode == "mmap":
+                if into is not None or columns is not None or name is not None:
+                    raise TypeError(
+                        "mode='mmap' makes no segment: leave out into=, columns=, name="
+                    )
+                return stored.map(rows)
             return fetch(stored, into=into, columns=columns, rows=rows, name=name, progress=tell)
 
     def _open(self, key: str) -> _StoredFile:
         with self._naming_errors(key):
             fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            with self._naming_errors(key):
-                return _StoredFile(fd, self._what(key))
-        except BaseException:
-            os.close(fd)
-            raise
+            try:
+                return _StoredFile(fd, self._what(key), self._reading)
+            except BaseException:
+                os.close(fd)
+                raise
 
     def _keys(self, prefix: str) -> list[str]:
         found = []
@@ -98,7 +133,7 @@ class FileStore(Store):
             folders[:] = [each for each in folders if not each.startswith(".")]
             for file in files:
                 if file.endswith(_SUFFIX) and not file.startswith("."):
-                    path = os.path.join(folder, file)[: -len(_SUFFIX)]
+                    path = os.path.join(folder, file).removesuffix(_SUFFIX)
                     key = os.path.relpath(path, self._dir)
                     if key.startswith(prefix):
                         found.append(key)
@@ -109,8 +144,9 @@ class FileStore(Store):
             os.unlink(self._path(key))
 
     def _stat(self, key: str) -> Stat:
-        with contextlib.closing(self._open(key)) as stored:
-            return stat_of(key, stored, os.fstat(stored.fd).st_size, "numpush")
+        with contextlib.closing(self._open(key)) as stored, self._naming_errors(key):
+            size = os.fstat(stored.fd).st_size
+            return stat_of(key, stored, size, "numpush", _tell_of_disk(stored.fd, self._path(key)))
 
     def _close(self) -> None:
         pass  # nothing stays open
@@ -119,6 +155,8 @@ class FileStore(Store):
     def _naming_errors(self, key: str) -> Iterator[None]:
         try:
             yield
+        except NumpushError:
+            raise
         except (FileNotFoundError, NotADirectoryError):
             raise self._missing(key) from None
         except OSError as error:
@@ -127,34 +165,68 @@ class FileStore(Store):
             raise StoreUnavailable(f"{self._what(key)}: {error}") from error
 
 
-def _sync(folder: str) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _tell_of_disk(fd: int, path: str) -> dict[str, Any]:
+    """Return the room that the file system has; of MooseFS also the copies that it keeps ("goal")."""
+    disk = os.fstatvfs(fd)
+    found: dict[str, Any] = {
+        "free": disk.f_bavail * disk.f_frsize,
+        "total": disk.f_blocks * disk.f_frsize,
+    }
+    tool = shutil.which("mfsgetgoal")
+    if tool is not None and _is_moosefs(path):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run(
+                [tool, path], capture_output=True, text=True, timeout=5, check=True
+            )
+            found["goal"] = done.stdout.rpartition(": ")[2].strip()
+    return found
+
+
+def _is_moosefs(path: str) -> bool:
+    """Whether the mount that *path* lies in is one of MooseFS."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo") as lines:
+        for line in lines:
+            before, _, after = line.partition(" - ")
+            if before.split()[2] == wanted:
+                return after.split()[1].startswith("mfs#") or "mfs" in after.split()[0]
+    return False
 
 
 class _StoredFile:
-    """A file that is open for reading."""
+    """A file that is open for reading; a `Stored`."""
 
-    def __init__(self, fd: int, what: str) -> None:
+    def __init__(self, fd: int, what: str, reading: dict[str, Any]) -> None:
         self.what = what
         self.record, self._body = read_head(fd, what)
         self._starts = [start for start, _ in place(self.record.sizes)[0]]
+        self._reading = reading
         self.fd = fd
 
     def read(
         self, pieces: list[Piece], segment: Segment | None, progress: Callable[[int], None]
     ) -> None:
-        for buffer, start, _, target in pieces:
-            at, left = self._body + self._starts[buffer] + start, target.data
-            while left:
-                n = os.preadv(self.fd, [left], at)
-                if not n:
-                    raise StoreUnavailable(f"{self.what}: the file became shorter")
-                progress(n)
-                at, left = at + n, left[n:]
+        extents = [
+            Extent(self._body + self._starts[buffer] + start, target)
+            for buffer, start, _, target in pieces
+        ]
+        read_extents(self.fd, extents, segment, what=self.what, progress=progress, **self._reading)
+
+    def map(self, rows: slice | None) -> Any:
+        """Return the array over the file's own pages, read-only."""
+        from ..sarray import SArray
+
+        record = self.record
+        if record.schema["kind"] != "ndarray":
+            raise TypeError(f"{self.what} is no array: mode='mmap' is for arrays")
+        whole = map_file(self.fd, self.what)
+        raw = whole[self._body : self._body + record.sizes[0]] if record.sizes else whole[:0]
+        try:
+            array = rebuild(record.schema, [raw][: len(record.sizes)], validate=True)
+        except SchemaError as error:
+            raise StoreDamaged(f"{self.what}: {error}") from error
+        return (array if rows is None else array[rows]).view(SArray)
 
     def close(self) -> None:
         os.close(self.fd)
