@@ -11,7 +11,7 @@ BIN = $(VENV)/bin
 SOURCES = pyproject.toml setup.py ffi/_build.py $(wildcard ffi/csrc/*.[ch])
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-pandas test-pandas22 test-pytensor test-tipc fuzz lint typecheck bench sanitize build clean
+.PHONY: help demo test test-pandas test-pandas22 test-moosefs test-pytensor test-tipc fuzz lint typecheck bench sanitize build clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -23,13 +23,16 @@ demo: $(VENV)/.installed-demo ## see it work: this machine's file system, from e
 	$(BIN)/python examples/locks.py
 
 test: $(VENV)/.installed-test ## the quick tests, on all cores
-	$(BIN)/pytest -n auto -m "not crash and not system and not tipc" $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto -m "not crash and not system and not tipc and not moosefs" $(PYTEST_ARGS)
 
 test-pandas: $(VENV)/.installed-pandas-tests ## pandas' own tests with SDataFrame for DataFrame (ten minutes)
 	$(BIN)/python tests/pandas_suite/run.py
 
 test-tipc: $(VENV)/.installed-test ## the tests of TIPC, in a kernel that has it
 	tests/tipc/guest.sh $(BIN)/pytest -m tipc $(PYTEST_ARGS)
+
+test-moosefs: $(VENV)/.installed-test ## the tests of stores on a MooseFS of their own (root and Debian's packages)
+	tests/moosefs/cell.sh $(BIN)/pytest $(PYTEST_ARGS) tests/test_stores.py tests/moosefs -k moosefs
 
 FRAME_TESTS ?= $(wildcard tests/test_layout_*.py tests/test_sdataframe*.py tests/test_sseries.py tests/test_generations.py \
     tests/test_frame_keeper.py tests/test_parallel.py tests/test_filling*.py)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +29,10 @@ KINDS: dict[str, Kind] = {
     "file": Kind(lambda path: (f"file://{path}/store", {}), True),
     "file-checksum": Kind(lambda path: (f"file://{path}/store", {"checksum": True}), True),
 }
+if "NUMPUSH_MOOSEFS" in os.environ:  # in tests/moosefs/cell.sh
+    KINDS["moosefs"] = Kind(
+        lambda path: (f"file://{os.environ['NUMPUSH_MOOSEFS']}/{uuid.uuid4().hex}", {}), True
+    )
 for _name in ("arrow", "parquet"):
     KINDS[_name] = Kind(lambda path, name=_name: (f"{name}://{path}/store", {}), False)
 

@@ -5,26 +5,34 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import runpy
+import shutil
 import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import processes
-from layout_samples import N
+from layout_samples import N, assert_same, naming
 from numpush import SArray, SDataFrame, stores
 from numpush.stores.errors import StoreError
 from numpush.stores.file_io import IO
 from numpush.stores.replacing import replacing, sweep
 
+GOLDEN = Path(__file__).parent / "golden"
 BIG = np.arange(3_333_333.0)  # several pieces, the last one odd
 FRAME = pd.DataFrame(
     {"x": np.arange(N) / 3, "n": np.arange(N), "text": [f"s{i}" for i in range(N)]}
 )
+
+
+def golden_objects():
+    return runpy.run_path(str(GOLDEN / "write_wire.py"))["objects"]()
 
 
 class TestReading:
@@ -179,6 +187,27 @@ class TestDamage:
             monkeypatch.setattr(os, "preadv", cut)
             with pytest.raises(stores.StoreDamaged, match="shorter"):
                 store.get("a")
+
+
+class TestGolden:
+    """Files of tests/golden/write_npush.py."""
+
+    def test_old_files_are_read(self, tmp_path):
+        kept = tmp_path / "kept"  # not in the checkout: opening a store may write
+        shutil.copytree(GOLDEN / "npush", kept)
+        wanted = {
+            n: obj for n, (obj, options) in golden_objects().items() if "chunk" not in options
+        }
+        with stores.open(kept) as store:
+            assert store.keys() == sorted(wanted)
+            for name, obj in wanted.items():
+                with naming(name):
+                    back = store.get(name)
+                    if isinstance(obj, np.ndarray):
+                        assert back.dtype == obj.dtype
+                        assert np.array_equal(back, obj)
+                    else:
+                        assert_same(back.to_pandas(), obj)
 
 
 class TestWriting:

@@ -189,8 +189,8 @@ def _is_moosefs(path: str) -> bool:
     with open("/proc/self/mountinfo") as lines:
         for line in lines:
             before, _, after = line.partition(" - ")
-            if before.split()[2] == wanted:
-                return after.split()[1].startswith("mfs#") or "mfs" in after.split()[0]
+            if before.split()[2] == wanted:  # the source is "mfs#HOST:PORT", its '#' in octal
+                return after.split()[1].startswith(("mfs#", "mfs\\043"))
     return False
 
 
