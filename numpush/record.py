@@ -26,7 +26,15 @@ from .layout import ALIGNMENT, Buffer, Schema, SchemaError, describe
 if TYPE_CHECKING:
     from .shm.segment import Segment
 
-__all__ = ["Record", "body_parts", "check_sums", "describe_object", "read_record", "reveal"]
+__all__ = [
+    "Record",
+    "body_parts",
+    "check_sums",
+    "checksum_of",
+    "describe_object",
+    "read_record",
+    "reveal",
+]
 
 Raw = NDArray[np.uint8]
 
@@ -82,7 +90,7 @@ def describe_object(
         raise TypeError(f"a {type(obj).__name__} is no ndarray, DataFrame or Series")
     fields["schema"], fields["buffers"] = schema, [buffer.nbytes for buffer in buffers]
     if checksum:
-        fields["crc32"] = [_checksum(buffer) for buffer in buffers]
+        fields["crc32"] = [checksum_of(buffer) for buffer in buffers]
     return fields, buffers
 
 
@@ -102,7 +110,8 @@ def body_parts(buffers: list[Buffer]) -> list[Any]:
     return parts
 
 
-def _checksum(buffer: Buffer) -> int:
+def checksum_of(buffer: Buffer) -> int:
+    """Return the CRC-32 of a buffer."""
     crc = 0
     for part in buffer.parts(_GATHER):
         crc = zlib.crc32(part.data, crc)

@@ -29,6 +29,11 @@ KINDS: dict[str, Kind] = {
     "file": Kind(lambda path: (f"file://{path}/store", {}), True),
     "file-checksum": Kind(lambda path: (f"file://{path}/store", {"checksum": True}), True),
 }
+KINDS["hdf5"] = Kind(lambda path: (f"hdf5://{path}/store.h5", {}), True)
+KINDS["hdf5-gzip"] = Kind(
+    lambda path: (f"hdf5://{path}/x.h5", {"compression": "gzip", "chunk": 5000, "checksum": True}),
+    True,
+)
 if "NUMPUSH_MOOSEFS" in os.environ:  # in tests/moosefs/cell.sh
     KINDS["moosefs"] = Kind(
         lambda path: (f"file://{os.environ['NUMPUSH_MOOSEFS']}/{uuid.uuid4().hex}", {}), True

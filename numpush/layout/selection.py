@@ -37,7 +37,9 @@ from .source import Source, check_size
 
 __all__ = [
     "Range",
+    "Reference",
     "Selection",
+    "find_references",
     "has_fixed_width",
     "label_buffers",
     "places_of",
@@ -131,25 +133,38 @@ class _Taker:
 
 def references(node: Any) -> list[int]:
     """Give the buffers that a node, and what is in it, refers to; rule (1)."""
-    into: list[int] = []
-    _collect(node, into)
-    return into
+    return [each.buffer for each in find_references(node)]
 
 
-def _collect(value: Any, into: list[int]) -> None:
-    if type(value) is list:
-        for each in value:
-            _collect(each, into)
-    elif type(value) is dict:
-        for key, each in value.items():
+class Reference(NamedTuple):
+    """A buffer that a node refers to: its way there, as in "values.data", and the node that does."""
+
+    path: str
+    buffer: int
+    holder: Node
+
+
+def find_references(node: Any, path: str = "") -> list[Reference]:
+    """Give what a node refers to, and what is in it does; rule (1)."""
+    found: list[Reference] = []
+    if type(node) is list:
+        for i, each in enumerate(node):
+            found += find_references(each, f"{path}{i}.")
+    elif type(node) is dict:
+        for key, each in node.items():
             if key in _VALUES:
                 continue
             if key in _REFERENCES and type(each) is int:
-                into.append(each)
+                found.append(Reference(path + key, each, node))
             elif key == "codes" and type(each) is list:
-                into += [reference for reference in each if type(reference) is int]
+                found += [
+                    Reference(f"{path}{key}.{i}", reference, node)
+                    for i, reference in enumerate(each)
+                    if type(reference) is int
+                ]
             elif key != "at":
-                _collect(each, into)
+                found += find_references(each, f"{path}{key}.")
+    return found
 
 
 def label_buffers(schema: Schema) -> list[int]:
@@ -188,9 +203,9 @@ def _build_labels(node: Any, known: Mapping[int, Raw], what: str) -> Any:
     return build_index(taker.renumber(node), source, what)
 
 
-def places_of(block: Node, raw: list[Raw], n_columns: int) -> list[int]:
-    """Give the positions of a block's columns in the frame."""
-    return [int(at) for at in _positions(block, dict(enumerate(raw)), n_columns)]
+def places_of(block: Node, known: Mapping[int, Raw], n_columns: int) -> list[int]:
+    """Give the positions of a block's columns in the frame; *known* has those that lie in buffers."""
+    return [int(at) for at in _positions(block, known, n_columns)]
 
 
 def _positions(block: Node, known: Mapping[int, Raw], n_columns: int) -> Positions:

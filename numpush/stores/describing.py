@@ -11,12 +11,12 @@ from ..layout import Buffer, SchemaError, pack
 from ..layout import selection as _selection
 from ..layout.dtype import decode_dtype
 from ..layout.schema import read_int, read_shape
-from ..record import describe_object
+from ..record import checksum_of, describe_object
 from .errors import StoreDamaged
 from .fetching import Piece, Stored
 from .store import Stat
 
-__all__ = ["describe_for_store", "stat_of"]
+__all__ = ["describe_fields", "describe_for_store", "stat_of"]
 
 
 def describe_for_store(obj: Any, *, checksum: bool = False) -> tuple[bytes, list[Buffer], int]:
@@ -27,11 +27,27 @@ def describe_for_store(obj: Any, *, checksum: bool = False) -> tuple[bytes, list
     TypeError : it has no layout.
     ValueError : its attrs are too large for a record.
     """
+    fields, buffers = describe_fields(obj, checksum=checksum)
+    return pack(fields), buffers, place(fields["buffers"])[1]
+
+
+def describe_fields(
+    obj: Any, *, checksum: bool = False, c_order: bool = False
+) -> tuple[dict[str, Any], list[Buffer]]:
+    """Return the fields of an object's record, and its buffers; errors as of `describe_for_store`.
+
+    *c_order*: arrays in C order, whatever they have in memory, which are copied part by part then.
+    """
     fields, buffers = describe_object(obj, checksum=checksum, keep_blocks=False)
+    if c_order and fields["schema"].get("order", "C") != "C":
+        fields["schema"]["order"] = "C"
+        buffers = [Buffer.of(obj.view(np.ndarray))]
+        if checksum:
+            fields["crc32"] = [checksum_of(buffer) for buffer in buffers]
     if fields["schema"]["kind"] == "frame":
         dtypes = [obj.dtype] if fields.get("as") == "series" else obj.dtypes
         fields["dtypes"] = [str(dtype) for dtype in dtypes]
-    return pack(fields), buffers, place(fields["buffers"])[1]
+    return fields, buffers
 
 
 def stat_of(

@@ -318,7 +318,7 @@ def _fetch_into_frame(stored: Stored, selection: Selection, into: Any, progress:
         targets = {}
         for node in nodes:
             dtype, memories = decode_dtype(node["dtype"]), []
-            for position in _selection.places_of(node, raw, len(columns)):
+            for position in _selection.places_of(node, dict(enumerate(raw)), len(columns)):
                 values = _managers.column_values(frame._mgr, position)
                 if values is None or values.dtype != dtype or not values.flags.writeable:
                     raise ValueError(

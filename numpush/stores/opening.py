@@ -15,6 +15,7 @@ _STORES = {
     "file": ("file_store", "FileStore"),
     "arrow": ("arrow_store", "ArrowStore"),
     "parquet": ("parquet_store", "ParquetStore"),
+    "hdf5": ("hdf5_store", "Hdf5Store"),
     "csv": ("csv_store", "CsvStore"),
 }
 
@@ -26,6 +27,7 @@ def open(url: str | os.PathLike[str], **options: Any) -> Store:
     ----------
     url : str or path
         ``file:///DIR`` (or just a path): a directory of any POSIX file system, MooseFS among them.
+        ``hdf5:///FILE.h5``: one file, which h5py reads.
         ``arrow:///DIR``, ``parquet:///DIR``, ``csv:///DIR``: a directory of such files, and of .npy
         files for arrays; with ``+PROTOCOL``, as in ``parquet+s3://BUCKET/PREFIX``, any that fsspec
         reaches.

@@ -1,0 +1,341 @@
+"""hdf5://: h5py and pandas read it, theirs is read, killed writers, damage."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from layout_samples import N, assert_same, naming
+from numpush import SDataFrame, stores
+from numpush.stores import hdf5_commit
+from numpush.stores.hdf5_commit import Overlay, recover, writing
+
+h5py = pytest.importorskip("h5py", reason='needs h5py: pip install "numpush[hdf5]"')
+
+FRAME = pd.DataFrame(
+    {
+        "price": np.arange(N) / 7,
+        "volume": np.arange(N, dtype=np.int32),
+        "time": pd.date_range("2026-01-01", periods=N, unit="ns"),
+        "kind": pd.Categorical([f"k{i % 3}" for i in range(N)]),
+        "text": [f"s{i % 97}é" for i in range(N)],
+        "gaps": pd.array([i if i % 5 else None for i in range(N)], dtype="Int64"),
+    },
+    index=pd.Index(np.arange(N) * 10, name="id"),
+)
+WAYS = [{}, {"compression": "gzip"}, {"compression": "gzip", "shuffle": False, "level": 9}]
+
+
+@pytest.fixture(params=WAYS, ids=["plain", "gzip+shuffle", "gzip"])
+def store(request, tmp_path):
+    with stores.open(f"hdf5://{tmp_path}/a.h5", chunk=4096, **request.param) as made:
+        yield made
+
+
+class TestOthersRead:
+    def test_arrays_are_datasets(self, store, tmp_path):
+        arrays = {
+            "2-D": np.arange(N * 4.0).reshape(N, 4),
+            "3-D": np.arange(60000, dtype=">i2").reshape(30, 40, 50),
+            "wide rows": np.arange(40000.0).reshape(4, 10000),
+            "Fortran": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+            "bool": np.arange(9) % 2 == 0,
+            "complex": np.arange(9) * 1j,
+            "structured": np.array([(1, 2.5)], dtype=[("a", "i2"), ("b", "f8")]),
+            "0-d": np.array(2.5),
+        }
+        for name, array in arrays.items():
+            store.put(f"x/{name}", array)
+        store.put("times", np.arange(5).astype("M8[s]"))
+        with h5py.File(tmp_path / "a.h5") as file:
+            for name, array in arrays.items():
+                with naming(name):
+                    found = file["x"][name][()]
+                    assert found.dtype == array.dtype
+                    assert np.array_equal(found, array)
+            times = file["times"]
+            assert np.array_equal(times[:].view(times.attrs["dtype"]), np.arange(5).astype("M8[s]"))
+
+    def test_frames_are_groups_of_columns(self, store, tmp_path):
+        store.put("f", SDataFrame(FRAME))
+        with h5py.File(tmp_path / "a.h5") as file:
+            group = file["f"]
+            assert np.array_equal(group["price"], FRAME["price"])
+            assert group["volume"].dtype == np.int32
+            assert np.array_equal(group["index"], FRAME.index)
+            assert np.array_equal(
+                group["time"][:].view(group["time"].attrs["dtype"]), FRAME["time"].to_numpy()
+            )
+            kinds = np.array(group["kind"].attrs["categories"])[group["kind"][:]]
+            assert kinds.tolist() == FRAME["kind"].tolist()
+            assert group["gaps/mask"].dtype == bool
+            assert list(group.attrs["columns"]) == list(FRAME.columns)
+
+    def test_pandas_has_it_in_three_lines(self, tmp_path):
+        with stores.open(f"hdf5://{tmp_path}/a.h5") as store:
+            store.put("f", FRAME[["price", "volume"]].reset_index(drop=True))
+        code = """
+            import sys, h5py, pandas as pd
+            with h5py.File(sys.argv[1]) as file:
+                frame = pd.DataFrame({name: file["f"][name][:] for name in file["f"].attrs["columns"]})
+            print(frame["price"].sum(), "numpush" in sys.modules)
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "a.h5")],
+            capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        assert done.stdout.split() == [str(FRAME["price"].sum()), "False"]
+
+
+class TestOthersWrote:
+    def test_every_kind_of_dataset_is_read(self, tmp_path):
+        array = np.arange(N * 6.0).reshape(N, 6)
+        made = {
+            "contiguous": {},
+            "chunked": {"chunks": (100, 4)},
+            "gzip": {"chunks": (77, 6), "compression": "gzip"},
+            "shuffled": {"chunks": (50, 5), "compression": "gzip", "shuffle": True},
+            "lzf": {"chunks": True, "compression": "lzf"},
+            "fletcher32": {"chunks": (100, 6), "fletcher32": True},
+            "big-endian": {"dtype": ">f4", "chunks": (100, 6)},
+        }
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            for name, options in made.items():
+                file.create_dataset(f"g/{name}", data=array, **options)
+            file.create_dataset("part", (100, 3), "i4", chunks=(10, 3), fillvalue=7)[20:30] = 1
+            file.create_dataset("never", (10,), "f8")
+            file.create_dataset("text", data=["a", "bb"])  # of variable length: no array of ours
+            compact = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            compact.set_layout(h5py.h5d.COMPACT)
+            space = h5py.h5s.create_simple((5,))
+            kind = h5py.h5t.NATIVE_INT64
+            h5py.Dataset(h5py.h5d.create(file.id, b"compact", kind, space, compact))[:] = range(5)
+        with stores.open(f"hdf5://{tmp_path}/a.h5") as store:
+            assert store.keys() == sorted([*(f"g/{n}" for n in made), "part", "never", "compact"])
+            for name, options in made.items():
+                with naming(name):
+                    wanted = array.astype(options.get("dtype", "f8"))
+                    found = store.get(f"g/{name}")
+                    assert found.dtype == wanted.dtype
+                    assert np.array_equal(found, wanted)
+                    assert np.array_equal(
+                        store.get(f"g/{name}", rows=slice(95, 303)), wanted[95:303]
+                    )
+                    assert store.stat(f"g/{name}").shape == (N, 6)
+            part = store.get("part")
+            assert part[19:31, 0].tolist() == [7, *[1] * 10, 7]
+            assert store.get("never").tolist() == [0.0] * 10
+            assert store.get("compact").tolist() == [0, 1, 2, 3, 4]
+            with pytest.raises(stores.KeyNotFound):
+                store.get("text")
+
+    def test_a_group_of_columns_is_a_frame(self, tmp_path):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            group = file.create_group("data/f", track_order=True)
+            group["z"] = np.arange(N)
+            group.create_dataset("a", data=np.arange(N) / 3, compression="gzip")
+        with stores.open(f"hdf5://{tmp_path}/a.h5") as store:
+            assert store.keys() == ["data/f"]
+            wanted = pd.DataFrame({"z": np.arange(N), "a": np.arange(N) / 3})
+            assert_same(store.get("data/f").to_pandas(), wanted)
+            part = store.get("data/f", columns=["a"], rows=slice(5, 50))
+            assert_same(part.to_pandas(), wanted[["a"]][5:50])
+
+    def test_what_is_no_hdf5_file_says_so(self, tmp_path):
+        (tmp_path / "a.h5").write_bytes(b"nonsense" * 100)
+        with stores.open(f"hdf5://{tmp_path}/a.h5") as store:
+            for call in (store.keys, lambda: store.get("a"), lambda: store.put("a", np.zeros(3))):
+                with pytest.raises(stores.StoreDamaged):
+                    call()
+        assert (tmp_path / "a.h5").read_bytes() == b"nonsense" * 100
+
+
+class TestKeys:
+    def test_an_object_is_no_folder(self, store):
+        store.put("a/b", FRAME)
+        with pytest.raises(ValueError, match="'a/b' is an object"):
+            store.put("a/b/c", np.zeros(3))
+        with pytest.raises(ValueError, match="objects below"):
+            store.put("a", np.zeros(3))
+        with pytest.raises(stores.KeyNotFound):
+            store.get("a")
+        assert store.keys() == ["a/b"]
+        store.delete("a/b")
+        store.put("a", np.zeros(3))
+        assert store.keys() == ["a"]
+
+    def test_wrong_options_are_named(self, tmp_path):
+        url = f"hdf5://{tmp_path}/a.h5"
+        for options in ({"compression": "lz4"}, {"level": 10}, {"chunk": 1}, {"threads": 0}):
+            with pytest.raises(ValueError, match=str(next(iter(options.values())))):
+                stores.open(url, **options)
+        with pytest.raises(ValueError, match="absolute"):
+            stores.open("hdf5://a.h5")
+
+
+class TestDamage:
+    @pytest.mark.parametrize("compression", [None, "gzip"])
+    def test_no_byte_of_a_file_ends_the_process(self, tmp_path, compression):
+        path = tmp_path / "a.h5"
+        with stores.open(f"hdf5://{path}", compression=compression, checksum=True) as store:
+            store.put("f", FRAME[:50])
+            store.put("a", np.arange(300.0))
+        whole = path.read_bytes()
+        code = """
+            import sys, random, warnings
+            import numpy as np
+            from numpush import stores
+            path, seed = sys.argv[1], int(sys.argv[2])
+            whole = open(path + ".whole", "rb").read()
+            rng = random.Random(seed)
+            for _ in range(120):
+                damaged = bytearray(whole)
+                damaged[rng.randrange(len(damaged))] ^= rng.randrange(1, 256)
+                open(path, "wb").write(damaged)
+                with stores.open(f"hdf5://{path}") as store:
+                    for key in ("f", "a"):
+                        try:
+                            found = store.get(key)
+                        except (stores.StoreError, ImportError):
+                            continue
+                        if key == "a":
+                            assert np.array_equal(found, np.arange(300.0))
+            print("done")
+        """
+        (tmp_path / "a.h5.whole").write_bytes(whole)
+        for seed in range(2):
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code), str(path), str(seed)],
+                capture_output=True, text=True, check=False, timeout=120,
+            )  # fmt: skip
+            assert done.stdout.strip() == "done", done.stderr[-2000:]
+
+    def test_a_file_cut_short_says_so(self, tmp_path):
+        path = tmp_path / "a.h5"
+        with stores.open(f"hdf5://{path}") as store:
+            store.put("a", np.arange(N * 10.0))
+            os.truncate(path, os.stat(path).st_size - 5000)
+            for call in (store.keys, lambda: store.get("a"), lambda: store.put("b", np.zeros(3))):
+                with pytest.raises(stores.StoreDamaged):
+                    call()
+
+
+class TestCommits:
+    def test_a_writer_that_ends_in_the_middle_leaves_what_was_there(self, tmp_path, monkeypatch):
+        path = tmp_path / "a.h5"
+        with stores.open(f"hdf5://{path}") as store:
+            store.put("a", np.arange(N))
+            before = path.read_bytes()
+
+            def fail(*args):
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(Overlay, "commit", fail)
+            with pytest.raises(KeyboardInterrupt):
+                store.put("a", FRAME)
+            monkeypatch.undo()
+            assert path.read_bytes()[: len(before)] == before
+            assert np.array_equal(store.get("a"), np.arange(N))
+            store.put("b", FRAME)
+            assert store.keys() == ["a", "b"]
+
+    def test_a_journal_puts_back_what_was_written_over(self, tmp_path, monkeypatch):
+        path = tmp_path / "a.h5"
+        with stores.open(f"hdf5://{path}") as store:
+            store.put("a", np.arange(N))
+            before = path.read_bytes()
+            real = os.unlink
+            monkeypatch.setattr(os, "unlink", lambda p: None if "journal" in str(p) else real(p))
+            store.put("a", np.arange(7))  # ends without taking its journal away
+            monkeypatch.undo()
+            journal = (tmp_path / "a.h5.journal").read_bytes()
+            assert path.read_bytes()[: len(before)] != before
+            assert np.array_equal(store.get("a"), np.arange(N))
+            assert path.read_bytes() == before
+            for torn in (b"", journal[:10], journal[:-1], journal[:-1] + b"\0"):
+                (tmp_path / "a.h5.journal").write_bytes(torn)
+                with writing(str(path)):
+                    recover(str(path))
+                assert not (tmp_path / "a.h5.journal").exists()
+            assert path.read_bytes() == before
+
+    def test_who_has_the_file_open_is_waited_for_and_named(self, tmp_path, monkeypatch):
+        path = tmp_path / "a.h5"
+        monkeypatch.setattr(hdf5_commit, "_PATIENCE", 0.3)
+        with stores.open(f"hdf5://{path}") as store:
+            store.put("a", np.arange(N))
+            with h5py.File(path, "r") as file:
+                with pytest.raises(stores.StoreUnavailable, match="close it there"):
+                    store.put("a", np.zeros(3))
+                assert np.array_equal(file["a"], np.arange(N))
+                assert np.array_equal(store.get("a"), np.arange(N))
+            store.put("a", np.zeros(3))
+            assert store.get("a").tolist() == [0, 0, 0]
+
+    def test_many_processes_read_while_one_writes(self, tmp_path):
+        with stores.open(f"hdf5://{tmp_path}/a.h5", compression="gzip") as store:
+            store.put("k", np.ones(100_003))
+            stop = threading.Event()
+
+            def write():
+                while not stop.is_set():
+                    store.put("k", np.full(200_003, 2.0))
+                    store.put("k", np.ones(100_003))
+
+            with multiprocessing.get_context("spawn").Pool(3) as pool:
+                writer = threading.Thread(target=write)
+                writer.start()
+                try:
+                    assert pool.map(read_often, [(store, 15)] * 3, chunksize=1) == [0, 0, 0]
+                finally:
+                    stop.set()
+                    writer.join(60)
+
+    @pytest.mark.crash
+    @pytest.mark.parametrize("compression", [None, "gzip"])
+    def test_killed_writers_leave_all_that_was_put(self, tmp_path, compression):
+        path = tmp_path / "a.h5"
+        rng = np.random.default_rng(2)
+        with stores.open(f"hdf5://{path}", compression=compression) as store:
+            store.put("kept/f", FRAME)
+            store.put("k", np.ones(30_003))
+            for i in range(60):
+                writer = multiprocessing.get_context("fork").Process(
+                    target=write_for_ever, args=(store,)
+                )
+                writer.start()
+                time.sleep(rng.uniform(0.002, 0.08))
+                os.kill(writer.pid, signal.SIGKILL)
+                writer.join()
+                found = store.get("k")
+                assert len(found) in (30_003, 60_003)
+                assert (found == (1 if len(found) == 30_003 else 2)).all()
+                assert_same(store.get("kept/f").to_pandas(), FRAME)
+                if i % 10 == 9:
+                    with h5py.File(path) as file:
+                        assert len(file["k"]) == len(found)
+
+
+def read_often(work):
+    store, times = work
+    wrong = 0
+    for _ in range(times):
+        found = store.get("k")
+        wrong += not (found == (1 if len(found) == 100_003 else 2)).all()
+    return wrong
+
+
+def write_for_ever(store):
+    while True:
+        store.put("k", np.full(60_003, 2.0))
+        store.put("k", np.ones(30_003))
