@@ -14,7 +14,6 @@ One of 4 MiB is as fast as it gets; from 16 MiB on it is half as fast, for the s
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -23,20 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..layout import ALIGNMENT, Buffer
-
-try:
-    from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
-    from redis.exceptions import (
-        AskError,
-        BusyLoadingError,
-        ConnectionError,
-        InvalidResponse,
-        MovedError,
-        ResponseError,
-        TimeoutError,
-    )
-except ImportError as error:
-    raise ImportError('redis:// needs redis-py: pip install "numpush[redis]"') from error
+from .redis_py import Connection, SSLConnection, UnixDomainSocketConnection, exceptions
 
 __all__ = ["Ask", "Due", "cut_body", "receive", "send", "use_bulk_connections"]
 
@@ -49,7 +35,11 @@ _SLICE = 256 << 10  #: sent at one time: redis-py's socket_timeout is for each o
 _GATHER = 1 << 20
 
 #: What a reply that is an error begins with -> the error. Connections retry the first.
-_ERRORS = {"LOADING": BusyLoadingError, "MOVED": MovedError, "ASK": AskError}
+_ERRORS = {
+    "LOADING": exceptions.BusyLoadingError,
+    "MOVED": exceptions.MovedError,
+    "ASK": exceptions.AskError,
+}
 
 
 class Ask(NamedTuple):
@@ -100,11 +90,11 @@ class _Bulk:
                 sent, flying = sent - 1, flying - len(ask.target)
                 tell(len(ask.target))
             if carry:
-                raise InvalidResponse(f"bytes that nobody asked for: {bytes(carry[:40])!r}")
+                raise exceptions.InvalidResponse(
+                    f"bytes that nobody asked for: {bytes(carry[:40])!r}"
+                )
 
-    def send(
-        self, commands: Iterable[tuple[list[Any], int]], tell: Callable[[int], None]
-    ) -> None:
+    def send(self, commands: Iterable[tuple[list[Any], int]], tell: Callable[[int], None]) -> None:
         """Send commands, each given as the pieces of its bytes and what to tell when it is done."""
         with self._dropping():
             due: list[int] = []
@@ -123,12 +113,14 @@ class _Bulk:
         """Drop the connection after an error; rule (3)."""
         try:
             yield
-        except socket.timeout as error:
+        except TimeoutError as error:
             self.disconnect()
-            raise TimeoutError(f"{self._host_error()}: nothing came in the time set") from error
+            raise exceptions.TimeoutError(
+                f"{self._host_error()}: nothing came in the time set"
+            ) from error
         except OSError as error:
             self.disconnect()
-            raise ConnectionError(f"{self._host_error()}: {error}") from error
+            raise exceptions.ConnectionError(f"{self._host_error()}: {error}") from error
         except BaseException:
             self.disconnect()
             raise
@@ -138,31 +130,35 @@ class _Bulk:
         if line[:1] == b"-":
             raise _error_of(line[1:].decode(errors="replace"))
         if line[:1] != b"$" or not line[1:].removeprefix(b"-").isdigit():
-            raise InvalidResponse(f"a value wanted, {line[:40]!r} found")
+            raise exceptions.InvalidResponse(f"a value wanted, {line[:40]!r} found")
         found, wanted = int(line[1:]), len(ask.target)
         if found != wanted:
             raise Due(ask, found if found >= 0 else None)
         done = min(len(carry), wanted)
         ask.target[:done] = np.frombuffer(carry[:done], np.uint8)
         del carry[:done]
-        left = memoryview(ask.target)[done:]
+        left = ask.target.data[done:]
         while left:
             n = self._sock.recv_into(left)
             if not n:
-                raise ConnectionError(f"{self._host_error()} closed in the middle of a value")
+                raise exceptions.ConnectionError(
+                    f"{self._host_error()} closed in the middle of a value"
+                )
             left = left[n:]
         end = self._receive_line(carry)
         if end:
-            raise InvalidResponse(f"the end of a value wanted, {end[:40]!r} found")
+            raise exceptions.InvalidResponse(f"the end of a value wanted, {end[:40]!r} found")
 
     def _receive_line(self, carry: bytearray) -> bytes:
         """Return the next line. What comes after it, a few bytes, stays in *carry*."""
         while (end := carry.find(b"\r\n")) < 0:
             if len(carry) > _LINE:
-                raise InvalidResponse(f"the end of a line wanted, {bytes(carry[:40])!r} found")
+                raise exceptions.InvalidResponse(
+                    f"the end of a line wanted, {bytes(carry[:40])!r} found"
+                )
             more = self._sock.recv(64)
             if not more:
-                raise ConnectionError(f"{self._host_error()} closed before its reply")
+                raise exceptions.ConnectionError(f"{self._host_error()} closed before its reply")
             carry += more
         line = bytes(carry[:end])
         del carry[: end + 2]
@@ -183,10 +179,8 @@ class _BulkUnixConnection(_Bulk, UnixDomainSocketConnection):
 
 def _error_of(line: str) -> Exception:
     code, _, rest = line.partition(" ")
-    kind = _ERRORS.get(code)
-    if kind is None:
-        return ResponseError(line)
-    return kind(rest)
+    kind: type[Exception] | None = _ERRORS.get(code)
+    return exceptions.ResponseError(line) if kind is None else kind(rest)
 
 
 def use_bulk_connections(pool: Any) -> None:
@@ -275,7 +269,7 @@ def cut_body(buffers: list[Buffer], chunk: int) -> Iterator[list[Any]]:
     pieces: list[Any] = []
     room = chunk
     for part in _body(buffers):
-        left = memoryview(part).cast("B")
+        left = part.data
         while left:
             pieces.append(left[:room])
             left = left[room:]
@@ -287,10 +281,10 @@ def cut_body(buffers: list[Buffer], chunk: int) -> Iterator[list[Any]]:
         yield pieces
 
 
-def _body(buffers: list[Buffer]) -> Iterator[Any]:
+def _body(buffers: list[Buffer]) -> Iterator[Raw]:
     """Give the body part by part, each buffer at a multiple of 64; as record.body_parts, but lazily."""
     end = 0
     for buffer in buffers:
-        yield bytes(-end % ALIGNMENT)
+        yield np.zeros(-end % ALIGNMENT, np.uint8)
         yield from buffer.parts(_GATHER)
         end += -end % ALIGNMENT + buffer.nbytes

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .redis_bulk import use_bulk_connections
-
-# After redis_bulk, which says what to install where it is missing.
-import redis  # noqa: E402, I001
-from redis.backoff import ExponentialBackoff  # noqa: E402, I001
-from redis.retry import Retry  # noqa: E402, I001
+from .redis_py import ExponentialBackoff, Redis, Retry
 
 __all__ = ["connect", "hide_secrets"]
 
@@ -42,7 +38,7 @@ def connect(url: str, shown: str, options: dict[str, Any]) -> Any:
             raise ValueError(f"{name} {options[name]!r}: only {value!r} works here; leave it out")
     retry = Retry(ExponentialBackoff(cap=1, base=0.05), 5)
     try:
-        client = redis.Redis.from_url(address, **{"retry": retry, **_FIXED, **options})
+        client = Redis.from_url(address, **{"retry": retry, **_FIXED, **options})
     except ValueError as error:
         if "://" in str(error) or shown == url:
             raise ValueError(f"URL {shown!r}: {error}") from None
@@ -77,4 +73,4 @@ def hide_secrets(url: str) -> str:
         ],
         safe="*/",
     )
-    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+    return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{query}" if query else "")

@@ -15,7 +15,8 @@ import errno
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,10 +30,8 @@ from .keys import check_prefix
 from .redis_bulk import Ask, Due, cut_body, receive, send
 from .redis_client import connect, hide_secrets
 from .redis_head import Head, Names, encode_head, read_head
+from .redis_py import exceptions as _redis
 from .store import Stat, Store
-
-# After redis_client, which says what to install where it is missing.
-from redis import exceptions as _redis  # noqa: E402, I001
 
 if TYPE_CHECKING:
     from ..shm.segment import Segment
@@ -44,6 +43,7 @@ _INLINE = 32 << 10  #: bytes of a body that goes into the head
 _EVENTS = 10_000  #: that are kept, about
 _GRACE = 60  #: seconds that parts outlive a head that expires, for who has begun to read them
 _MOST_TRIES = 100
+_MOST_UPLOADS = 3  #: a server that is started again in the middle has lost what came before
 _NAP = 1.0  #: seconds that a watch waits in the server at one time
 
 
@@ -120,26 +120,33 @@ class RedisStore(Store):
             return
         head = encode_head(record, generation, self._chunk, size)
         parts = self._names.parts(key, read_head(head, self._what(key)))
-        with self._naming_errors(self._what(key)):
-            try:
-                send(
-                    self._pool,
-                    parts.__getitem__,
-                    lambda: cut_body(buffers, self._chunk),
-                    self._orphans,
-                    tell,
-                )
-                self._switch(key, head, parts, ttl)
-            except (_redis.ConnectionError, _redis.TimeoutError):
-                raise  # they expire
-            except BaseException:
-                self._client.unlink(*parts)
-                raise
+        with self._naming_errors(self._what(key)), self._removing_after_errors(parts):
+            for _ in range(_MOST_UPLOADS):
+                chunks = partial(cut_body, buffers, self._chunk)
+                send(self._pool, parts.__getitem__, chunks, self._orphans, tell)
+                if self._switch(key, head, parts, ttl):
+                    return
+            raise StoreFull(
+                errno.ENOSPC,
+                f"{self._what(key)}: parts of it were gone before all were there: the server evicts "
+                f"(raise maxmemory), or a put takes more than {self._orphans} s (orphans=)",
+            )
 
-    def _switch(self, key: str, head: bytes | None, parts: list[bytes], ttl: float | None) -> None:
+    @contextmanager
+    def _removing_after_errors(self, parts: list[bytes]) -> Iterator[None]:
+        try:
+            yield
+        except (_redis.ConnectionError, _redis.TimeoutError):
+            raise  # they expire
+        except BaseException:
+            with suppress(_redis.RedisError):
+                self._client.unlink(*parts)
+            raise
+
+    def _switch(self, key: str, head: bytes | None, parts: list[bytes], ttl: float | None) -> bool:
         """Put a head in place of what is there, if anything, and remove the parts of that; rule (1).
 
-        Without a head delete what is there.
+        Without a head delete what is there. False: parts of the new object are gone.
 
         Raises
         ------
@@ -154,15 +161,11 @@ class RedisStore(Store):
                     pipe.watch(name, *parts)
                     before = pipe.get(name)
                     if is_sent and before == head:
-                        return  # the connection was lost after all
+                        return True  # the connection was lost after all
                     if head is None and before is None:
                         raise self._missing(key)
                     if parts and pipe.exists(*parts) != len(parts):
-                        raise StoreFull(
-                            errno.ENOSPC,
-                            f"{self._what(key)}: parts of it are gone already: the server evicts "
-                            f"(raise maxmemory), or this took more than {self._orphans} s (orphans=)",
-                        )
+                        return False
                     old = self._parts_of(key, before)
                     pipe.multi()
                     for part in parts:
@@ -181,7 +184,7 @@ class RedisStore(Store):
                         pipe.xadd(self._names.events, event, maxlen=_EVENTS, approximate=True)
                     is_sent = True
                     pipe.execute()
-                    return
+                    return True
                 except _redis.WatchError:
                     continue  # another came first, or the connection was lost
                 except _redis.OutOfMemoryError:
@@ -231,7 +234,8 @@ class RedisStore(Store):
             size = stored.head.size if stored.head.chunk else 0
             return stat_of(key, stored, stored.n_bytes + size, "numpush", more)
 
-        return self._read(key, look)
+        found: Stat = self._read(key, look)
+        return found
 
     def _read(self, key: str, use: Callable[[_StoredObject], Any]) -> Any:
         """Do what is to be done with an object, again when it is replaced meanwhile; rule (2)."""
@@ -299,7 +303,8 @@ class RedisStore(Store):
                 nap = min(nap, max(0.0, until - time.monotonic()))
             with self._naming_errors(self.url):
                 found = self._client.xread({stream: last}, block=max(1, int(nap * 1000)))
-            for last, fields in found[0][1] if found else ():
+            for event, fields in found[0][1] if found else ():
+                last = event
                 key = fields.get(b"key", b"").decode(errors="replace")
                 if key.startswith(prefix):
                     yield key
@@ -352,7 +357,8 @@ class _StoredObject:
         self.head: Head = read_head(head, self.what)
         self.record = self.head.record
         self._starts = [start for start, _ in place(self.record.sizes)[0]]
-        self._pool, self._names, self._key = store._pool, store._names, key
+        self._client, self._pool = store._client, store._pool
+        self._names, self._key = store._names, key
 
     def read(
         self, pieces: list[Piece], segment: Segment | None, progress: Callable[[int], None]
@@ -368,11 +374,11 @@ class _StoredObject:
         try:
             receive(self._pool, asks, progress)
         except Due as error:
-            if not error.found:
-                raise _PartGone from None
             name, wanted = error.ask.command[1], len(error.ask.target)
+            if not error.found and not self._client.exists(name):
+                raise _PartGone from None
             raise StoreDamaged(
-                f"{self.what}: {wanted} bytes of {name!r} wanted, {error.found} found"
+                f"{self.what}: {wanted} bytes of {name!r} wanted, {error.found or 0} found"
             ) from None
 
     def _cut(self, piece: Piece) -> Iterator[Ask]:
