@@ -154,7 +154,7 @@ class RedisStore(Store):
         """
         name = self._names.head(key)
         life = None if ttl is None else int(ttl * 1000)
-        is_sent = is_announced = False
+        is_sent = False
         with self._client.pipeline() as pipe:
             while True:
                 try:
@@ -166,7 +166,7 @@ class RedisStore(Store):
                         raise self._missing(key)
                     if parts and pipe.exists(*parts) != len(parts):
                         return False
-                    old = self._parts_of(key, before)
+                    old = self._parts_of(key, before, parts)
                     pipe.multi()
                     for part in parts:
                         if life is None:
@@ -179,21 +179,25 @@ class RedisStore(Store):
                         pipe.set(name, head, px=life)
                         if old:
                             pipe.unlink(*old)
-                    if not is_announced:
-                        event = {"key": key, "what": "delete" if head is None else "put"}
-                        pipe.xadd(self._names.events, event, maxlen=_EVENTS, approximate=True)
+                    event = {"key": key, "what": "delete" if head is None else "put"}
+                    pipe.xadd(self._names.events, event, maxlen=_EVENTS, approximate=True)
                     is_sent = True
                     pipe.execute()
                     return True
                 except _redis.WatchError:
                     continue  # another came first, or the connection was lost
                 except _redis.OutOfMemoryError:
-                    if head is not None or is_announced:
+                    if head is not None:
                         raise
-                    is_announced = True  # a full server still deletes, without a word
+                    # A full server refuses every transaction, so none of another's can come between.
+                    self._client.unlink(name, *old)
+                    return True
 
-    def _parts_of(self, key: str, head: bytes | None) -> list[bytes]:
-        """Return the names of the parts that a head has. Of a damaged one, have them expire."""
+    def _parts_of(self, key: str, head: bytes | None, new: list[bytes]) -> list[bytes]:
+        """Return the names of the parts that a head has. Of a damaged one, have them expire.
+
+        Not the *new* ones, which are watched.
+        """
         if head is None:
             return []
         try:
@@ -201,7 +205,7 @@ class RedisStore(Store):
         except StoreDamaged:
             # Parts that are being written now may be among them: their switch lets them stay.
             pattern = self._names.pattern_of_parts(key)
-            for name in self._client.scan_iter(match=pattern, count=1000):
+            for name in {*self._client.scan_iter(match=pattern, count=1000)}.difference(new):
                 self._client.expire(name, self._orphans)
             return []
 
