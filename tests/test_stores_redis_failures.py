@@ -158,6 +158,47 @@ class TestLyingServers:
             assert processes.files() == before
             assert np.array_equal(other.get("k"), BIG)
 
+    def test_one_that_goes_in_the_middle_of_the_switch_is_unavailable(self, server, store):
+        store.put("k", BIG)
+        with Proxy(server) as proxy, stores.open(proxy.url, **PARTS, **FAST) as other:
+            watched = []
+
+            def harm(data, count):
+                if watched:
+                    return b""
+                if data == b"+OK\r\n":
+                    watched.append(True)  # the reply to WATCH, and the last one
+                return data
+
+            with pytest.raises(stores.StoreUnavailable, match="'k'"):
+                other._put(
+                    "k", BIG + 1, after(BIG.nbytes - 1, lambda: setattr(proxy, "harm", harm))
+                )
+            assert watched
+            assert np.array_equal(store.get("k"), BIG)
+
+    @pytest.mark.parametrize("replies", [1, 2, 3, 4, 5])
+    def test_a_connection_that_is_lost_in_the_switch_is_made_again(self, server, store, replies):
+        """Also when the server has done it, and its reply is what was lost."""
+        with Proxy(server) as proxy, stores.open(proxy.url, **PARTS) as other:
+            for obj in (BIG, BIG + 1):
+                left = [replies]
+
+                def harm(data, count, left=left):
+                    left[0] -= 1
+                    return b"" if left[0] == 0 else data
+
+                other._put("k", obj, after(BIG.nbytes - 1, lambda: setattr(proxy, "harm", harm)))
+                proxy.harm = redis_servers.unharmed
+                assert np.array_equal(store.get("k"), obj)
+            with server.client() as client:
+                lives = [client.ttl(part) for part in parts_of(client)]
+            assert lives == [-1] * 27
+            left = [replies]
+            proxy.harm = harm
+            other.delete("k")
+            assert "k" not in store
+
     @pytest.mark.parametrize(
         ("old", "new", "kind"),
         [

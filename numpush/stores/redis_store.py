@@ -184,8 +184,8 @@ class RedisStore(Store):
                     is_sent = True
                     pipe.execute()
                     return True
-                except _redis.WatchError:
-                    continue  # another came first, or the connection was lost
+                except _redis.WatchError:  # another came first, or the connection was lost
+                    pipe.reset()  # or it would take every later loss for one of these
                 except _redis.OutOfMemoryError:
                     if head is not None:
                         raise
