@@ -1,4 +1,4 @@
-"""An array to and from a Redis server on a Unix socket: redis://, and redis-py with copies from and to segments.
+"""An array to and from a Redis server on a Unix socket: redis://, and redis-py with copies beside segments.
 
 redis-py parses with hiredis where that is installed. Fresh: memory that nothing has touched; warm: that
 of the object before; into: an array that is there. Then the memory that each takes at its highest beyond
