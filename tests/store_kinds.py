@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+import redis_servers
 
 
 class Kind(NamedTuple):
@@ -40,6 +44,32 @@ if "NUMPUSH_MOOSEFS" in os.environ:  # in tests/moosefs/cell.sh
     )
 for _name in ("arrow", "parquet"):
     KINDS[_name] = Kind(lambda path, name=_name: (f"{name}://{path}/store", {}), False)
+
+_redis: list[redis_servers.Server] = []
+
+
+@contextmanager
+def servers() -> Iterator[None]:
+    """Run what servers the kinds need, if they are installed."""
+    if redis_servers.BINARY is None:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder, redis_servers.running(Path(folder)) as server:
+        _redis.append(server)
+        try:
+            yield
+        finally:
+            _redis.clear()
+
+
+def _on_redis(**options: Any) -> tuple[str, dict[str, Any]]:
+    if not _redis:
+        pytest.skip("there is no redis-server on PATH")
+    return _redis[0].url, {"namespace": uuid.uuid4().hex, **options}
+
+
+KINDS["redis"] = Kind(lambda path: _on_redis(), True)
+KINDS["redis-parts"] = Kind(lambda path: _on_redis(chunk=1000, checksum=True), True)
 
 LOSSLESS = [pytest.param(kind, id=name) for name, kind in KINDS.items() if kind.is_lossless]
 ALL = [pytest.param(kind, id=name) for name, kind in KINDS.items()]

@@ -15,7 +15,7 @@ import numpush
 from layout_families import FAMILY_COLUMNS, M, assert_same_family, family
 from layout_samples import INDEXES, N, assert_same, made_index, naming
 from numpush import SArray, SDataFrame, SSeries, stores
-from store_kinds import ALL, LOSSLESS
+from store_kinds import ALL, LOSSLESS, servers
 
 FRAME = pd.DataFrame(
     {
@@ -43,6 +43,12 @@ ODD_ARRAYS = {
     "complex": np.arange(5) * 1j,
     "text": np.array(["ab", "c"]),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _servers():
+    with servers():
+        yield
 
 
 @pytest.fixture

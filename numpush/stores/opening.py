@@ -17,6 +17,8 @@ _STORES = {
     "parquet": ("parquet_store", "ParquetStore"),
     "hdf5": ("hdf5_store", "Hdf5Store"),
     "csv": ("csv_store", "CsvStore"),
+    "redis": ("redis_store", "RedisStore"),
+    "rediss": ("redis_store", "RedisStore"),
 }
 
 
@@ -31,6 +33,7 @@ def open(url: str | os.PathLike[str], **options: Any) -> Store:
         ``arrow:///DIR``, ``parquet:///DIR``, ``csv:///DIR``: a directory of such files, and of .npy
         files for arrays; with ``+PROTOCOL``, as in ``parquet+s3://BUCKET/PREFIX``, any that fsspec
         reaches.
+        ``redis://HOST:PORT/DB``, ``rediss://`` with TLS, ``redis+unix:///SOCKET``: a Redis server.
     **options : as the kind of store has them; see its class
 
     Raises
@@ -57,7 +60,7 @@ def open(url: str | os.PathLike[str], **options: Any) -> Store:
     found = _STORES.get(scheme.partition("+")[0])
     if found is None:
         raise ValueError(
-            f"URL {text!r}: wanted one of {', '.join(f'{each}://' for each in _STORES)}"
+            f"URL {scheme + '://..'!r}: wanted one of {', '.join(f'{each}://' for each in _STORES)}"
         )
     module, name = found
     store: Store = getattr(import_module(f".{module}", __package__), name)(text, **options)

@@ -1,0 +1,463 @@
+"""redis://: servers that die, fill up, evict, refuse and lie; writers that are killed; watching; TLS."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import redis
+import trustme
+
+import processes
+import redis_servers
+from numpush import stores
+from numpush.stores.redis_client import hide_secrets
+from redis_servers import Proxy, running
+
+BIG = np.arange(3_333_333.0)  # 27 parts of 1 MB
+ONCE = redis.retry.Retry(redis.backoff.NoBackoff(), 1)
+FAST = {"socket_timeout": 0.5, "retry": ONCE}
+PARTS = {"chunk": 1_000_000}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server):
+    with server.client() as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def store(server, client):
+    with stores.open(server.url) as store:
+        yield store
+
+
+def parts_of(client):
+    return client.keys("numpush:part:*")
+
+
+def after(n_bytes, do):
+    """Return what is to be told of progress, which does something once, in the middle."""
+    told = [0]
+
+    def tell(n):
+        before, told[0] = told[0], told[0] + n
+        if before <= n_bytes < told[0]:
+            do()
+
+    return tell
+
+
+class TestDyingServers:
+    @pytest.mark.parametrize("keeps", [True, False])
+    def test_a_server_that_is_started_again_in_the_middle_of_a_put(self, tmp_path, keeps):
+        with running(tmp_path, keeps=keeps) as server, stores.open(server.url, **PARTS) as store:
+
+            def restart():
+                server.kill()
+                server.start()
+
+            store._put("k", BIG, after(5_000_000, restart))
+            assert np.array_equal(store.get("k"), BIG)
+            with server.client() as client:
+                assert len(parts_of(client)) == 27
+                assert all(client.ttl(part) == -1 for part in parts_of(client))
+
+    @pytest.mark.parametrize("keeps", [True, False])
+    def test_a_server_that_is_started_again_in_the_middle_of_a_get(self, tmp_path, keeps):
+        with running(tmp_path, keeps=keeps) as server, stores.open(server.url, **PARTS) as store:
+            store.put("k", BIG)
+
+            def restart():
+                server.kill()
+                server.start()
+
+            tell = after(5_000_000, restart)
+            if keeps:
+                found = store._get("k", None, None, None, None, tell)
+                assert np.array_equal(found, BIG)
+            else:
+                with pytest.raises(stores.KeyNotFound, match="'k'"):
+                    store._get("k", None, None, None, None, tell)
+
+    def test_a_server_that_stays_away_is_unavailable_and_what_was_there_stays(self, tmp_path):
+        with (
+            running(tmp_path, keeps=True) as server,
+            stores.open(server.url, **PARTS, **FAST) as store,
+        ):
+            store.put("k", BIG)
+            with pytest.raises(stores.StoreUnavailable, match="'k'"):
+                store._put("k", BIG + 1, after(5_000_000, server.kill))
+            for call in (store.get, store.delete, store.stat, lambda key: store.put(key, BIG)):
+                with pytest.raises(stores.StoreUnavailable, match="'k'"):
+                    call("k")
+            with pytest.raises(stores.StoreUnavailable):
+                store.keys()
+            server.start()
+            assert np.array_equal(store.get("k"), BIG)
+            with pytest.raises(stores.StoreUnavailable):
+                store._get("k", None, None, None, None, after(5_000_000, server.kill))
+            with pytest.raises(stores.StoreUnavailable), stores.open(server.url, **FAST):
+                pass
+
+    def test_a_server_that_hangs_is_given_up(self, tmp_path):
+        with running(tmp_path) as server, stores.open(server.url, **PARTS, **FAST) as store:
+            store.put("k", BIG)
+            pid = server.pid
+            for call in (
+                lambda: store._get(
+                    "k", None, None, None, None, after(5_000_000, lambda: os.kill(pid, 19))
+                ),
+                lambda: store._put("k", BIG + 1, after(5_000_000, lambda: os.kill(pid, 19))),
+            ):
+                with pytest.raises(stores.StoreUnavailable, match="'k'"):
+                    call()
+                os.kill(pid, signal.SIGCONT)
+                assert np.array_equal(store.get("k"), BIG)
+
+
+class TestLyingServers:
+    def test_a_connection_that_is_cut_is_taken_up_where_it_was(self, server, store):
+        store.put("k", BIG)
+        with Proxy(server) as proxy, stores.open(proxy.url) as other:
+            cuts = [10_000_000, 100_001]
+
+            def cut(data, count):
+                if cuts and count > cuts[-1]:
+                    cuts.pop()
+                    return b""
+                return data
+
+            proxy.harm = cut
+            assert np.array_equal(other.get("k"), BIG)
+            assert cuts == []
+
+    @pytest.mark.parametrize("harm", [b"", None], ids=["cut", "stalled"])
+    @pytest.mark.parametrize("at", [100, 100_000, 9_000_000])
+    def test_one_that_never_ends_a_reply_is_unavailable(self, server, store, harm, at):
+        store.put("k", BIG)
+        before = processes.files()
+        with Proxy(server) as proxy, stores.open(proxy.url, **FAST) as other:
+            proxy.harm = lambda data, count: data if count < at else harm
+            with pytest.raises(stores.StoreUnavailable, match="'k'"):
+                other.get("k")
+            proxy.harm = redis_servers.unharmed
+            assert processes.files() == before
+            assert np.array_equal(other.get("k"), BIG)
+
+    def test_one_that_goes_in_the_middle_of_the_switch_is_unavailable(self, server, store):
+        store.put("k", BIG)
+        with Proxy(server) as proxy, stores.open(proxy.url, **PARTS, **FAST) as other:
+            watched = []
+
+            def harm(data, count):
+                if watched:
+                    return b""
+                if data == b"+OK\r\n":
+                    watched.append(True)  # the reply to WATCH, and the last one
+                return data
+
+            with pytest.raises(stores.StoreUnavailable, match="'k'"):
+                other._put(
+                    "k", BIG + 1, after(BIG.nbytes - 1, lambda: setattr(proxy, "harm", harm))
+                )
+            assert watched
+            assert np.array_equal(store.get("k"), BIG)
+
+    @pytest.mark.parametrize("replies", [1, 2, 3, 4, 5])
+    def test_a_connection_that_is_lost_in_the_switch_is_made_again(self, server, store, replies):
+        """Also when the server has done it, and its reply is what was lost."""
+        with Proxy(server) as proxy, stores.open(proxy.url, **PARTS) as other:
+            for obj in (BIG, BIG + 1):
+                left = [replies]
+
+                def harm(data, count, left=left):
+                    left[0] -= 1
+                    return b"" if left[0] == 0 else data
+
+                other._put("k", obj, after(BIG.nbytes - 1, lambda: setattr(proxy, "harm", harm)))
+                proxy.harm = redis_servers.unharmed
+                assert np.array_equal(store.get("k"), obj)
+            with server.client() as client:
+                lives = [client.ttl(part) for part in parts_of(client)]
+            assert lives == [-1] * 27
+            left = [replies]
+            proxy.harm = harm
+            other.delete("k")
+            assert "k" not in store
+
+    @pytest.mark.parametrize(
+        ("old", "new", "kind"),
+        [
+            (b"$4194304\r\n", b"$4194303\r\n", stores.StoreDamaged),
+            (b"$4194304\r\n", b"$9999999999\r\n", stores.StoreDamaged),
+            (b"$4194304\r\n", b"$-1\r\n", stores.StoreDamaged),
+            (b"$4194304\r\n", b"$x\r\n", stores.StoreUnavailable),
+            (b"$4194304\r\n", b"$\r\n", stores.StoreUnavailable),
+            (b"$4194304\r\n", b"*4194304\r\n", stores.StoreUnavailable),
+            (b"$4194304\r\n", b"x" * 5000, stores.StoreUnavailable),
+            (b"$4194304\r\n", b"-ERR no\r\n", stores.StoreUnavailable),
+            (b"$4194304\r\n", b"-LOADING wait\r\n", stores.StoreUnavailable),
+            (b"\r\n$4194304\r\n", b"xx$4194304\r\n", stores.StoreUnavailable),
+        ],
+    )
+    def test_replies_that_are_none_are_named(self, server, store, old, new, kind):
+        store.put("k", BIG)
+        with Proxy(server) as proxy, stores.open(proxy.url, **FAST) as other:
+            proxy.harm = lambda data, count: data.replace(old, new)
+            with pytest.raises(kind, match="'k'"):
+                other.get("k")
+            proxy.harm = redis_servers.unharmed
+            assert np.array_equal(other.get("k"), BIG)  # the connection was dropped
+
+    def test_random_damage_never_gives_what_was_not_put(self, server, client):
+        rng = np.random.default_rng(1)
+        with (
+            Proxy(server) as proxy,
+            stores.open(proxy.url, checksum=True, chunk=10_000, **FAST) as store,
+        ):
+            store.put("k", BIG[:50_000])
+            for _ in range(60):
+                hit = int(rng.integers(0, 450_000))
+
+                def harm(data, count, hit=hit):
+                    if count <= hit < count + len(data):
+                        data = bytearray(data)
+                        data[hit - count] ^= 0x10
+                    return bytes(data)
+
+                client.client_kill_filter(_type="normal", skipme=True)
+                proxy.harm = harm
+                with contextlib.suppress(stores.StoreError):
+                    assert np.array_equal(store.get("k"), BIG[:50_000])
+
+
+class TestFullServers:
+    def test_no_room_leaves_what_was_there_and_no_parts(self, tmp_path):
+        with (
+            running(tmp_path, "--maxmemory", "60mb") as server,
+            stores.open(server.url, **PARTS) as store,
+            server.client() as client,
+        ):
+            store.put("k", BIG)
+            store.put("small", np.arange(3))
+            for _ in range(2):
+                with pytest.raises(stores.StoreFull, match=r"'k'.*maxmemory"):
+                    store.put("k", np.concatenate([BIG, BIG]))
+                assert len(parts_of(client)) == 27
+            assert np.array_equal(store.get("k"), BIG)
+            client.config_set("maxmemory", "1mb")
+            with pytest.raises(stores.StoreFull, match="'small'"):
+                store.put("small", np.arange(4))
+            assert store.get("small").tolist() == [0, 1, 2]
+            store.delete("k")  # a full server still deletes
+            assert store.keys() == ["small"]
+            assert parts_of(client) == []
+
+    def test_what_was_evicted_is_not_found_and_never_torn(self, tmp_path):
+        options = ("--maxmemory", "40mb", "--maxmemory-policy", "allkeys-random")
+        with running(tmp_path, *options) as server, stores.open(server.url, **PARTS) as store:
+            there, said = {}, []
+            for i in range(6):
+                with contextlib.suppress(stores.StoreFull):
+                    store.put(f"k{i}", BIG + i)
+            for i in range(6):
+                try:
+                    there[i] = store.get(f"k{i}")
+                except stores.KeyNotFound as error:
+                    said.append(str(error))
+            assert all("evicted" in each or "there is none" in each for each in said)
+            assert all(np.array_equal(found, BIG + i) for i, found in there.items())
+            assert len(there) < 3
+
+    def test_a_server_that_evicts_the_parts_of_a_put_is_full(self, tmp_path):
+        options = ("--maxmemory", "40mb", "--maxmemory-policy", "volatile-ttl")
+        with running(tmp_path, *options) as server, stores.open(server.url, **PARTS) as store:
+            store.put("k", BIG)
+            with pytest.raises(stores.StoreFull, match=r"'other'.*evicts"):
+                store.put("other", BIG)
+            assert np.array_equal(store.get("k"), BIG)
+            assert "other" not in store
+
+
+class TestKilledWriters:
+    @pytest.mark.crash
+    def test_they_leave_one_or_the_other_and_parts_that_expire(self, server, client, store):
+        ones, twos = np.ones(500_003), np.full(700_003, 2.0)
+        store.put("k", ones)
+        rng = np.random.default_rng(1)
+        n_orphans = 0
+        for _ in range(40):
+            pid = processes.fork(write_for_ever, server.url, ones, twos)
+            time.sleep(rng.uniform(0.02, 0.2))
+            os.kill(pid, signal.SIGKILL)
+            processes.wait(pid)
+            found = store.get("k")
+            assert len(found) in (500_003, 700_003)
+            assert (found == (1 if len(found) == 500_003 else 2)).all()
+            lives = [client.ttl(part) for part in parts_of(client)]
+            assert lives.count(-1) == store.stat("k").more["chunks"]
+            assert all(0 < life <= 100 for life in lives if life != -1)
+            n_orphans += len(lives) - lives.count(-1)
+        assert n_orphans > 0
+
+
+def write_for_ever(url, ones, twos):
+    with stores.open(url, chunk=100_000, orphans=100) as store:
+        while True:
+            store.put("k", twos)
+            store.put("k", ones)
+
+
+class TestWatching:
+    def test_it_gives_what_is_put_and_deleted_from_now_on(self, store):
+        store.put("before", np.arange(3))
+        everything, some = store.watch(timeout=0.5), store.watch("a/", timeout=0.5)
+        for key in ("a/x", "b", "a/y"):
+            store.put(key, np.arange(3))
+        store.delete("a/x")
+        assert list(everything) == ["a/x", "b", "a/y", "a/x"]
+        assert list(some) == ["a/x", "a/y", "a/x"]
+        assert list(store.watch(timeout=0)) == []
+
+    def test_it_gives_what_others_put_as_it_happens(self, server, store):
+        found = []
+        news = store.watch()
+        thread = threading.Thread(target=lambda: found.extend(next(news) for _ in range(20)))
+        thread.start()
+        with stores.open(server.url) as other:
+            for i in range(20):
+                other.put(f"k{i}", BIG if i == 7 else np.arange(i))
+        thread.join(processes.LIMIT)
+        assert found == [f"k{i}" for i in range(20)]
+
+    def test_nothing_is_lost_while_the_connection_is(self, server, client, store):
+        news = store.watch(timeout=2.0)
+        found = []
+        for i in range(10):
+            client.client_kill_filter(_type="normal", skipme=True)
+            with stores.open(server.url) as other:
+                other.put(f"k{i}", np.arange(i))
+            found.append(next(news))
+        assert found == [f"k{i}" for i in range(10)]
+
+    def test_it_ends_with_the_store(self, store):
+        news = store.watch()
+        store.put("k", np.arange(3))
+        assert next(news) == "k"
+        store.close()
+        with pytest.raises(stores.StoreClosed):
+            next(news)
+
+    def test_ctrl_c_ends_it(self, server, client, store):
+        pid = processes.fork(watch_until_interrupted, server.url)
+        processes.eventually(lambda: "ready" in store)
+        os.kill(pid, signal.SIGINT)
+        assert processes.wait(pid) == 0
+
+
+def watch_until_interrupted(url):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with stores.open(url) as store:
+        try:
+            store.put("ready", np.arange(3))
+            for _ in store.watch():
+                pass
+        except KeyboardInterrupt:
+            return
+    raise AssertionError("it ended by itself")
+
+
+class TestConnections:
+    def test_a_wrong_password_is_refused_and_none_is_shown(self, tmp_path):
+        with running(tmp_path, "--requirepass", "s3cret") as server:
+            right = f"redis+unix://:s3cret@{server.socket}?db=2"
+            with stores.open(right) as store:
+                store.put("k", BIG)
+                assert np.array_equal(pickle.loads(pickle.dumps(store)).get("k"), BIG)
+                assert "s3cret" not in repr(store) + store.url
+                with pytest.raises(stores.KeyNotFound) as caught:
+                    store.get("other")
+                assert "s3cret" not in str(caught.value)
+            with stores.open(server.url, password="s3cret") as store:
+                assert store.keys() == []  # of another database
+                assert "s3cret" not in repr(store)
+            for url in (f"redis://:wr0ng@127.0.0.1:{server.port}", server.url):
+                with pytest.raises(stores.StoreUnavailable, match="refuses") as caught:
+                    stores.open(url)
+                assert "wr0ng" not in str(caught.value)
+
+    def test_urls_are_shown_without_what_is_secret(self):
+        for url, shown in {
+            "redis://host:1/2": "redis://host:1/2",
+            "redis://me:pw@host/2?a=b": "redis://me:***@host/2?a=b",
+            "redis+unix://:pw@/a/b": "redis+unix://:***@/a/b",
+            "redis://host?password=pw&ssl_password=pw": "redis://host?password=***&ssl_password=***",
+            "redis://:p/w@host": "redis://...",
+        }.items():
+            assert hide_secrets(url) == shown
+        for url in ("redis://:p/w@host", "redis+tcp://:pw@host", "reddis://:pw@host"):
+            with pytest.raises(ValueError, match="URL") as caught:
+                stores.open(url)
+            assert "pw" not in str(caught.value)
+            assert "'p'" not in str(caught.value)
+
+    def test_wrong_options_are_named(self, server):
+        for options in ({"chunk": 0}, {"orphans": 0}, {"protocol": 3}, {"decode_responses": True}):
+            with pytest.raises(ValueError, match=next(iter(options))):
+                stores.open(server.url, **options)
+        with pytest.raises(ValueError, match="decode_responses"):
+            stores.open(f"{server.url}?decode_responses=True")
+        with pytest.raises(TypeError, match="chunks"):
+            stores.open(server.url, chunks=3)
+
+    def test_tls(self, tmp_path):
+        if not redis_servers.has_tls():
+            pytest.skip("this redis-server was built without TLS")
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        own = authority.issue_cert("localhost")
+        own.private_key_pem.write_to_path(tmp_path / "key.pem")
+        own.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+        port = redis_servers.free_port()
+        options = {
+            "--tls-port": str(port),
+            "--tls-cert-file": f"{tmp_path}/cert.pem",
+            "--tls-key-file": f"{tmp_path}/key.pem",
+            "--tls-ca-cert-file": f"{tmp_path}/ca.pem",
+            "--tls-auth-clients": "no",
+        }
+        with running(tmp_path, *(each for pair in options.items() for each in pair)):
+            url = f"rediss://localhost:{port}"
+            with stores.open(url, ssl_ca_certs=f"{tmp_path}/ca.pem") as store:
+                store.put("k", BIG)
+                assert np.array_equal(store.get("k"), BIG)
+                assert np.array_equal(store.get("k", rows=slice(5, 999_999)), BIG[5:999_999])
+            with pytest.raises(stores.StoreUnavailable, match="certificate"):
+                stores.open(url, retry=ONCE)
+
+    def test_forked_children_and_their_parent_do_not_meet(self, store):
+        store.put("k", BIG)
+        pids = [processes.fork(use, store, i) for i in range(3)]
+        for _ in range(5):
+            use(store, 9)
+        assert [processes.wait(pid) for pid in pids] == [0, 0, 0]
+
+
+def use(store, i):
+    assert np.array_equal(store.get("k"), BIG)
+    store.put(f"own/{i}", BIG[: 100_000 + i])
+    assert np.array_equal(store.get(f"own/{i}"), BIG[: 100_000 + i])
