@@ -27,6 +27,16 @@ KINDS: dict[str, Kind] = {
     "file": Kind(lambda path: (f"file://{path}/store", {}), True),
     "file-checksum": Kind(lambda path: (f"file://{path}/store", {"checksum": True}), True),
 }
+KINDS |= {
+    "blosc2": Kind(lambda path: (f"blosc2://{path}/store", {}), True),
+    "blosc2-zstd-small-chunks": Kind(
+        lambda path: (
+            f"blosc2://{path}/store",
+            {"codec": "zstd", "filter": "shuffle", "chunk": 4096, "threads": 3, "checksum": False},
+        ),
+        True,
+    ),
+}
 for _name in ("arrow", "parquet"):
     KINDS[_name] = Kind(lambda path, name=_name: (f"{name}://{path}/store", {}), False)
 

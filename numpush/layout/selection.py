@@ -40,6 +40,7 @@ __all__ = [
     "Selection",
     "has_fixed_width",
     "label_buffers",
+    "named_references",
     "places_of",
     "read_axes",
     "read_labels",
@@ -131,12 +132,17 @@ class _Taker:
 
 def references(node: Any) -> list[int]:
     """Give the buffers that a node, and what is in it, refers to; rule (1)."""
-    into: list[int] = []
+    return [reference for _, reference in named_references(node)]
+
+
+def named_references(node: Any) -> list[tuple[str, int]]:
+    """Give the buffers that a node, and what is in it, refers to, each with the key it has there."""
+    into: list[tuple[str, int]] = []
     _collect(node, into)
     return into
 
 
-def _collect(value: Any, into: list[int]) -> None:
+def _collect(value: Any, into: list[tuple[str, int]]) -> None:
     if type(value) is list:
         for each in value:
             _collect(each, into)
@@ -145,9 +151,9 @@ def _collect(value: Any, into: list[int]) -> None:
             if key in _VALUES:
                 continue
             if key in _REFERENCES and type(each) is int:
-                into.append(each)
+                into.append((key, each))
             elif key == "codes" and type(each) is list:
-                into += [reference for reference in each if type(reference) is int]
+                into += [(key, reference) for reference in each if type(reference) is int]
             elif key != "at":
                 _collect(each, into)
 

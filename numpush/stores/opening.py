@@ -16,6 +16,7 @@ _STORES = {
     "arrow": ("arrow_store", "ArrowStore"),
     "parquet": ("parquet_store", "ParquetStore"),
     "csv": ("csv_store", "CsvStore"),
+    "blosc2": ("blosc2_store", "Blosc2Store"),
 }
 
 
@@ -29,6 +30,7 @@ def open(url: str | os.PathLike[str], **options: Any) -> Store:
         ``arrow:///DIR``, ``parquet:///DIR``, ``csv:///DIR``: a directory of such files, and of .npy
         files for arrays; with ``+PROTOCOL``, as in ``parquet+s3://BUCKET/PREFIX``, any that fsspec
         reaches.
+        ``blosc2:///DIR``: a directory of compressed arrays and frames, which blosc2 itself opens.
     **options : as the kind of store has them; see its class
 
     Raises

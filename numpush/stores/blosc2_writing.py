@@ -1,0 +1,214 @@
+"""Arrays into frames of blosc2: compressed by threads where they lie, written as they get ready.
+
+(1) What is in memory at one time is a few chunks for each thread, never an array.
+(2) Chunks stand in the file in their order, whoever was ready first: the same object gives the same file.
+(3) The header comes first and is known last. Its place is kept, and it is written at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import blosc2_chunks
+from ..layout import pack
+from .b2nd import Shape, encode_b2nd
+from .cframe import encode_header, encode_offsets, encode_trailer
+from .crc32 import combine
+
+__all__ = ["Codec", "Output", "Press", "write_frame"]
+
+_GATHER = 1 << 20
+
+
+class Codec(NamedTuple):
+    """How to compress: see `Blosc2Store`."""
+
+    codec: str
+    level: int
+    filter: str | None
+    chunk: int
+    checksum: bool
+
+
+class Output:
+    """A file that is written from its start on, small pieces gathered; some of it once more."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._pending: list[bytes] = []
+        self._n_pending = 0
+        self.end = 0
+
+    def write(self, data: bytes) -> None:
+        self._pending.append(data)
+        self._n_pending += len(data)
+        self.end += len(data)
+        if self._n_pending >= _GATHER:
+            self.flush()
+
+    def flush(self) -> None:
+        _write(self._fd, b"".join(self._pending), self.end - self._n_pending)
+        self._pending, self._n_pending = [], 0
+
+    def write_again(self, data: bytes, at: int) -> None:
+        self.flush()
+        _write(self._fd, data, at)
+
+
+def _write(fd: int, data: bytes, at: int) -> None:
+    left = memoryview(data)
+    while left:
+        n = os.pwrite(fd, left, at)
+        at, left = at + n, left[n:]
+
+
+class Press:
+    """Threads that compress pieces of memory; a context manager."""
+
+    def __init__(self, n_threads: int) -> None:
+        self._n = n_threads
+        self._executor: ThreadPoolExecutor | None = None
+        self._left = ExitStack()
+
+    def __enter__(self) -> Press:
+        self._left.enter_context(blosc2_chunks.without_gil())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+        self._left.close()
+
+    def compress(
+        self, pieces: Iterable[Any], n: int, params: dict[str, Any], checksum: bool
+    ) -> Iterator[tuple[bytes, int]]:
+        """Give the chunk of each of *n* pieces and its CRC-32, or 0, in their order; rule (1)."""
+        if n < 2 or self._n == 1:
+            for piece in pieces:
+                yield _compress(piece, params, checksum)
+            return
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(self._n, "numpush-compress")
+        waiting: deque[Future[tuple[bytes, int]]] = deque()
+        for piece in pieces:
+            waiting.append(self._executor.submit(_compress, piece, params, checksum))
+            if len(waiting) > 2 * self._n:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _compress(piece: Any, params: dict[str, Any], checksum: bool) -> tuple[bytes, int]:
+    chunk = blosc2_chunks.compress(piece, params)
+    return chunk, zlib.crc32(chunk) if checksum else 0
+
+
+def write_frame(
+    out: Output,
+    parts: Iterator[Any],
+    shape: Shape,
+    text: str,
+    codec: Codec,
+    press: Press,
+    tell: Callable[[int], None],
+    *,
+    note: dict[str, Any] | None = None,
+    is_member: bool = False,
+) -> int:
+    """Write an array, whose bytes come in parts; return the CRC-32 of its frame if it *is_member*.
+
+    Parameters
+    ----------
+    text : its dtype, as blosc2 has it
+    note : what else is to be in the vlmetalayer "numpush"
+
+    Raises
+    ------
+    OSError
+    """
+    how = {"codec": codec.codec, "level": codec.level, "filter": codec.filter}
+    layers = {"b2nd": encode_b2nd(shape, text)}
+    said = {"itemsize": shape.itemsize, "block": shape.block_bytes, "chunk": shape.chunk_bytes}
+    nbytes = shape.n_chunks * shape.chunk_bytes
+    wanted = note is not None or codec.checksum
+    start = out.end
+    head = encode_header(nbytes, 0, **said, rest=0, layers=layers, has_trailer=wanted, **how)
+    out.write(bytes(len(head)))
+    params = blosc2_chunks.parameters(
+        codec.codec, shape.itemsize, level=codec.level, filter=codec.filter, block=shape.block_bytes
+    )
+    offsets: list[int] = []
+    sums: list[int] = []
+    at = crc = 0
+    pieces = _pieces(parts, shape, tell)
+    with_sums = codec.checksum or is_member
+    for chunk, checksum in press.compress(pieces, shape.n_chunks, params, with_sums):
+        _check_block(chunk, shape.block_bytes)
+        offsets.append(at)
+        sums.append(checksum)
+        out.write(chunk)
+        if is_member:
+            crc = combine(crc, checksum, len(chunk))
+        at += len(chunk)
+    note = dict(note or {})
+    if codec.checksum:
+        note["chunks"] = np.array(sums, "<u4").tobytes()
+        note["sums"] = zlib.crc32(note["chunks"])
+    rest = encode_offsets(offsets) + encode_trailer({"numpush": pack(note)} if wanted else {})
+    out.write(rest)
+    head = encode_header(
+        nbytes, at, **said, rest=len(rest), layers=layers, has_trailer=wanted, **how
+    )
+    out.write_again(head, start)
+    return combine(zlib.crc32(head), zlib.crc32(rest, crc), at + len(rest)) if is_member else 0
+
+
+def _pieces(parts: Iterator[Any], shape: Shape, tell: Callable[[int], None]) -> Iterator[Any]:
+    """Cut what comes in parts into what each chunk holds, the ends filled up with zeros."""
+    if not shape.nbytes:
+        return
+    size = shape.chunk_bytes
+    source = _Bytes(parts)
+    for part in shape.parts(0, shape.nbytes):
+        piece = source.take(part.size)
+        if part.size < size:
+            padded = np.zeros(size, np.uint8)
+            padded[: part.size] = piece
+            piece = padded
+        yield piece
+        tell(part.size)
+
+
+class _Bytes:
+    """Bytes that come in parts, taken in pieces of other sizes: views, but where two parts meet."""
+
+    def __init__(self, parts: Iterator[Any]) -> None:
+        self._parts = parts
+        self._left = np.empty(0, np.uint8)
+
+    def take(self, size: int) -> Any:
+        if not len(self._left):
+            self._left = next(self._parts)
+        found = [self._left[:size]]
+        missing = size - len(found[0])
+        self._left = self._left[size:]
+        while missing:
+            part = next(self._parts)
+            found.append(part[:missing])
+            self._left = part[missing:]
+            missing -= len(found[-1])
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+def _check_block(chunk: bytes, wanted: int) -> None:
+    found = int.from_bytes(chunk[8:12], "little")
+    if found != wanted:
+        raise RuntimeError(f"blosc2 made blocks of {found} bytes, {wanted} wanted")
