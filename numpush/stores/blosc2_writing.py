@@ -20,7 +20,7 @@ import numpy as np
 from .. import blosc2_chunks
 from ..layout import pack
 from .b2nd import Shape, encode_b2nd
-from .cframe import encode_header, encode_offsets, encode_trailer
+from .cframe import ZEROS, encode_header, encode_offsets, encode_trailer, is_zeros
 from .crc32 import combine
 
 __all__ = ["Codec", "Output", "Press", "write_frame"]
@@ -152,8 +152,11 @@ def write_frame(
     with_sums = codec.checksum or is_member
     for chunk, checksum in press.compress(pieces, shape.n_chunks, params, with_sums):
         _check_block(chunk, shape.block_bytes)
-        offsets.append(at)
         sums.append(checksum)
+        if is_zeros(chunk):
+            offsets.append(ZEROS)
+            continue
+        offsets.append(at)
         out.write(chunk)
         if is_member:
             crc = combine(crc, checksum, len(chunk))

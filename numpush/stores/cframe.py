@@ -26,10 +26,14 @@ from numpy.typing import NDArray
 from .. import blosc2_chunks
 from ..blosc2_chunks import HEADER, BadChunk
 
-__all__ = ["SPECIAL", "CFrame", "encode_header", "encode_offsets", "encode_trailer", "read_cframe"]
+__all__ = [
+    "SPECIAL", "ZEROS", "CFrame", "encode_header", "encode_offsets", "encode_trailer", "full_of",
+    "is_zeros", "read_cframe",
+]  # fmt: skip
 
 #: Of an offset below 0 its highest byte -> what the chunk is full of
 SPECIAL = {0x81: "zeros", 0x82: "nans", 0x84: "anything"}
+ZEROS = (0x81 << 56) - (1 << 64)  #: the offset of a chunk of zeros, which blosc2 refuses to have stored
 
 _MAGIC = b"\x9e\xa8b2frame\x00\xd2"
 _CODECS = {"blosclz": 0, "lz4": 1, "zstd": 5}
@@ -253,6 +257,11 @@ def _unpack_layer(value: bytes) -> bytes:
     found = np.empty(size, np.uint8)
     blosc2_chunks.decompress(value, found)
     return found.tobytes()
+
+
+def is_zeros(chunk: bytes) -> bool:
+    """Whether a chunk is nothing but a header that says that all is zeros."""
+    return len(chunk) == HEADER and chunk[31] >> 4 & 7 == 1
 
 
 def full_of(kind: int, itemsize: int, target: Any) -> None:
