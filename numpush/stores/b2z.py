@@ -95,14 +95,15 @@ class ZipWriter:
 def write_tree_marks(writer: ZipWriter, out: Output, note: dict[str, Any]) -> None:
     """Write the members that make a tree of a zip; *note* is its vlmetalayer "numpush"."""
     embedded = {"embed_map": {}, "current_offset": 0}
-    for name, layers, said in (
+    marks: list[tuple[str, dict[str, bytes], dict[str, bytes]]] = [
         ("__vlmeta__.b2f", {}, {"numpush": pack(note)}),
         ("embed.b2e", {"b2tree": pack({"version": 1})}, {"estore_metadata": pack(embedded)}),
-    ):
+    ]
+    for name, layers, said in marks:
         rest = encode_trailer(said)
         frame = encode_header(
-            0, 0, itemsize=1, block=0, chunk=1 << 13, rest=len(rest), layers=layers,
-            has_trailer=True, codec="zstd", level=5, filter="shuffle",
+            0, 0, len(rest), layers, itemsize=1, block=0, chunk=1 << 13, has_vl_layers=True,
+            codec="zstd", level=5, filter="shuffle",
         ) + rest  # fmt: skip
         writer.begin(name)
         out.write(frame)

@@ -41,6 +41,7 @@ _MAX_RECORD = 16 << 20
 _VLMETA = "__vlmeta__.b2f"
 _NO_LETTERS = re.compile(r"[^\w +=,;@()-]")
 _MAX_NAME = 80
+_BELIEVED = 1000  #: LZ4 shrinks to 1/255 at the most, but a chunk of one value to 40 bytes
 Tell = Callable[[int], None]
 
 
@@ -121,7 +122,9 @@ def write_object(fd: int, described: Description, codec: Codec, n_threads: int, 
     """
     out = Output(fd)
     with Press(n_threads) as press:
-        if described.names is None:
+        if described.names is not None:
+            _write_tree(out, described, described.names, codec, press, tell)
+        else:
             schema, (buffer,) = described.schema, described.buffers
             dtype, dims = decode_dtype(schema["dtype"]), tuple(schema["shape"])
             dims = dims if len(dims) <= MAX_DIMS else (int(np.prod(dims)),)
@@ -130,16 +133,19 @@ def write_object(fd: int, described: Description, codec: Codec, n_threads: int, 
             write_frame(
                 out, parts, shape, dtype_text(dtype), codec, press, tell, note=described.note
             )
-        else:
-            _write_tree(out, described, codec, press, tell)
     out.flush()
 
 
 def _write_tree(
-    out: Output, described: Description, codec: Codec, press: Press, tell: Tell
+    out: Output,
+    described: Description,
+    members: list[list[str]],
+    codec: Codec,
+    press: Press,
+    tell: Tell,
 ) -> None:
     writer = ZipWriter(out)
-    for buffer, names in zip(described.buffers, described.names, strict=True):
+    for buffer, names in zip(described.buffers, members, strict=True):
         dtype = buffer.dtype
         n_rows = buffer.nbytes // dtype.itemsize // len(names) if dtype.itemsize else 0
         if n_rows * dtype.itemsize * len(names) != buffer.nbytes:
@@ -190,7 +196,6 @@ class Blosc2File:
             self._members = self._read_members(path)
             self._frames: dict[str, Frame] = {}
             self.record, self._names = self._read_record()
-            self._starts = [start for start, _ in place(self.record.sizes)[0]]
         except (ValueError, SchemaError) as error:
             os.close(self.fd)
             if isinstance(error, StoreDamaged):
@@ -244,7 +249,24 @@ class Blosc2File:
             )
         ):
             raise SchemaError("'members': the names of each buffer's arrays wanted")
+        for size, names in zip(sizes, members, strict=True):
+            for name in names if size else []:
+                self._check_member(name + ARRAY, size // len(names))
         return read_record(fields, place(sizes)[1]), members
+
+    def _check_member(self, name: str, wanted: int) -> None:
+        """Check before memory is taken for it that a member is there, and has what it should.
+
+        What it says itself is read only where it would have shrunk past belief: a directory of
+        thousands need not be opened for a column of it.
+        """
+        member = self._members.get(name)
+        if member is None:
+            raise ValueError(f"there is no member {name!r}")
+        if wanted > _BELIEVED * member.size and self._frame(name).nbytes != wanted:
+            raise ValueError(
+                f"member {name!r}: {wanted} bytes wanted, {self._frame(name).nbytes} found"
+            )
 
     def read(
         self, pieces: list[Piece], segment: Segment | None, progress: Callable[[int], None]

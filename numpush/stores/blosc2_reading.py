@@ -12,6 +12,7 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from .b2nd import Shape, decode_b2nd, item_type
 from .cframe import CFrame, full_of, read_cframe
 from .errors import StoreDamaged
 
-__all__ = ["Frame", "Job", "run"]
+__all__ = ["Frame", "Job", "n_threads_of", "run"]
 
 Raw = NDArray[np.uint8]
 _MOST_THREADS = 8
@@ -172,7 +173,8 @@ class Frame:
             left, at = left[n:], at + n
 
 
-class _Cut(NamedTuple):
+@dataclass(frozen=True)
+class _Cut:
     """Puts bytes of a chunk from *skip* on to their place."""
 
     skip: int
@@ -182,7 +184,8 @@ class _Cut(NamedTuple):
         self.target[:] = chunk[self.skip : self.skip + len(self.target)]
 
 
-class _Scatter(NamedTuple):
+@dataclass(frozen=True)
+class _Scatter:
     """Puts items of a chunk of several dimensions to their places."""
 
     shape: Shape
@@ -213,7 +216,7 @@ class _Buffers:
 
     def packed(self, size: int) -> memoryview:
         if len(self._packed) < size:
-            self._packed = memoryview(np.empty(size, np.uint8))
+            self._packed = np.empty(size, np.uint8).data
         return self._packed[:size]
 
     def plain(self, size: int) -> Raw:
@@ -223,6 +226,7 @@ class _Buffers:
 
 
 def n_threads_of(wanted: int | None) -> int:
+    """Return how many threads to work with: as many as wanted, or one for each core, up to a number."""
     return wanted or min(_MOST_THREADS, len(os.sched_getaffinity(0)))
 
 

@@ -161,6 +161,9 @@ class Blosc2Store(Store):
                 ratio = round(stored.record.size / size, 2)
                 return stat_of(key, stored, size, suffix[1:], {"ratio": ratio})
 
+    def _has(self, key: str) -> bool:
+        return any(os.path.isfile(self._path(key, suffix)) for suffix in _SUFFIXES)
+
     def _close(self) -> None:
         pass  # nothing stays open
 

@@ -134,14 +134,19 @@ def write_frame(
     ------
     OSError
     """
-    how = {"codec": codec.codec, "level": codec.level, "filter": codec.filter}
     layers = {"b2nd": encode_b2nd(shape, text)}
-    said = {"itemsize": shape.itemsize, "block": shape.block_bytes, "chunk": shape.chunk_bytes}
     nbytes = shape.n_chunks * shape.chunk_bytes
-    wanted = note is not None or codec.checksum
+    has_note = note is not None or codec.checksum
+
+    def head_of(cbytes: int, rest: int) -> bytes:
+        return encode_header(
+            nbytes, cbytes, rest, layers, itemsize=shape.itemsize, block=shape.block_bytes,
+            chunk=shape.chunk_bytes, has_vl_layers=has_note, codec=codec.codec, level=codec.level,
+            filter=codec.filter,
+        )  # fmt: skip
+
     start = out.end
-    head = encode_header(nbytes, 0, **said, rest=0, layers=layers, has_trailer=wanted, **how)
-    out.write(bytes(len(head)))
+    out.write(bytes(len(head_of(0, 0))))
     params = blosc2_chunks.parameters(
         codec.codec, shape.itemsize, level=codec.level, filter=codec.filter, block=shape.block_bytes
     )
@@ -165,11 +170,9 @@ def write_frame(
     if codec.checksum:
         note["chunks"] = np.array(sums, "<u4").tobytes()
         note["sums"] = zlib.crc32(note["chunks"])
-    rest = encode_offsets(offsets) + encode_trailer({"numpush": pack(note)} if wanted else {})
+    rest = encode_offsets(offsets) + encode_trailer({"numpush": pack(note)} if has_note else {})
     out.write(rest)
-    head = encode_header(
-        nbytes, at, **said, rest=len(rest), layers=layers, has_trailer=wanted, **how
-    )
+    head = head_of(at, len(rest))
     out.write_again(head, start)
     return combine(zlib.crc32(head), zlib.crc32(rest, crc), at + len(rest)) if is_member else 0
 

@@ -33,7 +33,9 @@ __all__ = [
 
 #: Of an offset below 0 its highest byte -> what the chunk is full of
 SPECIAL = {0x81: "zeros", 0x82: "nans", 0x84: "anything"}
-ZEROS = (0x81 << 56) - (1 << 64)  #: the offset of a chunk of zeros, which blosc2 refuses to have stored
+ZEROS = (0x81 << 56) - (
+    1 << 64
+)  #: the offset of a chunk of zeros, which blosc2 refuses to have stored
 
 _MAGIC = b"\x9e\xa8b2frame\x00\xd2"
 _CODECS = {"blosclz": 0, "lz4": 1, "zstd": 5}
@@ -77,13 +79,13 @@ class CFrame:
 def encode_header(
     nbytes: int,
     cbytes: int,
-    itemsize: int,
-    block: int,
-    chunk: int,
     rest: int,
     layers: dict[str, bytes],
     *,
-    has_trailer: bool,
+    itemsize: int,
+    block: int,
+    chunk: int,
+    has_vl_layers: bool,
     codec: str,
     level: int,
     filter: str | None,
@@ -98,7 +100,7 @@ def encode_header(
     head = bytearray(
         _FIXED.pack(
             _MAGIC, length, length + cbytes + rest, flags, nbytes, cbytes, itemsize, block,
-            chunk, 1, 1, 0xC3 if has_trailer else 0xC2, filters,
+            chunk, 1, 1, 0xC3 if has_vl_layers else 0xC2, filters,
         )
     )  # fmt: skip
     for at, code in (
@@ -230,7 +232,9 @@ def _read_offsets(fd: int, start: int, cbytes: int, most: int, n: int) -> NDArra
         blosc2_chunks.decompress(_pread(fd, size, start + cbytes), offsets.view(np.uint8))
     except BadChunk as error:
         raise ValueError(f"the offsets of the chunks: {error}") from error
-    bad = offsets[(offsets > cbytes - HEADER)]
+    bad = offsets[offsets > cbytes - HEADER]
+    if HEADER * np.count_nonzero(offsets >= 0) > cbytes:
+        raise ValueError(f"{n} chunks in {cbytes} bytes")
     if len(bad):
         raise ValueError(f"a chunk at {bad[0]}, of chunks of {cbytes} bytes")
     kinds = set(((offsets[offsets < 0] >> 56) & 0xFF).tolist())
