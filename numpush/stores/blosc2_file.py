@@ -24,10 +24,10 @@ from ..layout import VERSION, Buffer, SchemaError, pack, unpack
 from ..layout import selection as _selection
 from ..layout.dtype import decode_dtype, encode_dtype
 from ..record import Record, describe_object, read_record
-from .b2nd import MAX_DIMS, choose_shape, dtype_text
+from .b2nd import MAX_DIMS, Shape, choose_shape, dtype_text
 from .b2z import Member, ZipWriter, read_members, write_tree_marks
 from .blosc2_reading import Frame, Job, run
-from .blosc2_writing import Codec, Output, Press, write_frame
+from .blosc2_writing import Codec, Output, Press, pieces_of, write_frame
 from .errors import StoreDamaged
 from .fetching import Piece
 
@@ -129,10 +129,9 @@ def write_object(fd: int, described: Description, codec: Codec, n_threads: int, 
             dtype, dims = decode_dtype(schema["dtype"]), tuple(schema["shape"])
             dims = dims if len(dims) <= MAX_DIMS else (int(np.prod(dims)),)
             shape = choose_shape(dims, dtype.itemsize, codec.chunk)
-            parts = buffer.parts(codec.chunk)
-            write_frame(
-                out, parts, shape, dtype_text(dtype), codec, press, tell, note=described.note
-            )
+            pieces = pieces_of(buffer.parts(codec.chunk), shape, codec, tell)
+            chunks = press.compress(pieces, codec.checksum)
+            write_frame(out, chunks, shape, dtype_text(dtype), codec, note=described.note)
     out.flush()
 
 
@@ -144,23 +143,34 @@ def _write_tree(
     press: Press,
     tell: Tell,
 ) -> None:
+    kinds = [
+        _kind_of(buffer, len(names), codec)
+        for buffer, names in zip(described.buffers, members, strict=True)
+    ]
+
+    def pieces() -> Iterator[tuple[Any, dict[str, Any]]]:
+        for buffer, names, (_, shape) in zip(described.buffers, members, kinds, strict=True):
+            parts = _Parts(buffer.parts(codec.chunk))
+            for _ in names:
+                yield from pieces_of(parts.of(shape.nbytes), shape, codec, tell)
+
+    chunks = press.compress(pieces(), checksum=True)
     writer = ZipWriter(out)
-    for buffer, names in zip(described.buffers, members, strict=True):
-        dtype = buffer.dtype
-        n_rows = buffer.nbytes // dtype.itemsize // len(names) if dtype.itemsize else 0
-        if n_rows * dtype.itemsize * len(names) != buffer.nbytes:
-            dtype, n_rows = np.dtype(np.uint8), buffer.nbytes // len(names)
-        shape = choose_shape((n_rows,), dtype.itemsize, codec.chunk)
-        parts = _Parts(buffer.parts(codec.chunk))
+    for names, (dtype, shape) in zip(members, kinds, strict=True):
         for name in names:
             writer.begin(name + ARRAY)
-            crc = write_frame(
-                out, parts.of(shape.nbytes), shape, dtype_text(dtype), codec, press, tell,
-                is_member=True,
-            )  # fmt: skip
-            writer.finish(crc)
+            writer.finish(write_frame(out, chunks, shape, dtype_text(dtype), codec, is_member=True))
     write_tree_marks(writer, out, described.note)
     writer.close()
+
+
+def _kind_of(buffer: Buffer, n: int, codec: Codec) -> tuple[np.dtype[Any], Shape]:
+    """Return the dtype and shape of each of the *n* arrays that a buffer becomes."""
+    dtype = buffer.dtype
+    n_rows = buffer.nbytes // dtype.itemsize // n if dtype.itemsize else 0
+    if n_rows * dtype.itemsize * n != buffer.nbytes:
+        dtype, n_rows = np.dtype(np.uint8), buffer.nbytes // n
+    return dtype, choose_shape((n_rows,), dtype.itemsize, codec.chunk)
 
 
 class _Parts:

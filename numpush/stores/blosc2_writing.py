@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,9 +24,12 @@ from .b2nd import Shape, encode_b2nd
 from .cframe import ZEROS, encode_header, encode_offsets, encode_trailer, is_zeros
 from .crc32 import combine
 
-__all__ = ["Codec", "Output", "Press", "write_frame"]
+__all__ = ["Codec", "Output", "Press", "pieces_of", "write_frame"]
 
 _GATHER = 1 << 20
+_SMALL = (
+    128 << 10
+)  #: bytes below which to hand a piece to a thread takes longer than to compress it
 
 
 class Codec(NamedTuple):
@@ -88,22 +92,29 @@ class Press:
         self._left.close()
 
     def compress(
-        self, pieces: Iterable[Any], n: int, params: dict[str, Any], checksum: bool
+        self, pieces: Iterable[tuple[Any, dict[str, Any]]], checksum: bool
     ) -> Iterator[tuple[bytes, int]]:
-        """Give the chunk of each of *n* pieces and its CRC-32, or 0, in their order; rule (1)."""
-        if n < 2 or self._n == 1:
-            for piece in pieces:
-                yield _compress(piece, params, checksum)
-            return
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(self._n, "numpush-compress")
-        waiting: deque[Future[tuple[bytes, int]]] = deque()
-        for piece in pieces:
-            waiting.append(self._executor.submit(_compress, piece, params, checksum))
+        """Give the chunk of each piece and its CRC-32, or 0, in their order; rules (1) and (2).
+
+        Each piece comes with the parameters of its own, so that those of many small arrays are
+        compressed by all threads, too.
+        """
+        waiting: deque[Future[tuple[bytes, int]] | tuple[bytes, int]] = deque()
+        for piece, params in pieces:
+            if self._n == 1 or len(piece) < _SMALL:
+                waiting.append(_compress(piece, params, checksum))
+            else:
+                if self._executor is None:
+                    self._executor = ThreadPoolExecutor(self._n, "numpush-compress")
+                waiting.append(self._executor.submit(_compress, piece, params, checksum))
             if len(waiting) > 2 * self._n:
-                yield waiting.popleft().result()
+                yield _result(waiting.popleft())
         while waiting:
-            yield waiting.popleft().result()
+            yield _result(waiting.popleft())
+
+
+def _result(done: Future[tuple[bytes, int]] | tuple[bytes, int]) -> tuple[bytes, int]:
+    return done if isinstance(done, tuple) else done.result()
 
 
 def _compress(piece: Any, params: dict[str, Any], checksum: bool) -> tuple[bytes, int]:
@@ -111,19 +122,41 @@ def _compress(piece: Any, params: dict[str, Any], checksum: bool) -> tuple[bytes
     return chunk, zlib.crc32(chunk) if checksum else 0
 
 
+def pieces_of(
+    parts: Iterator[Any], shape: Shape, codec: Codec, tell: Callable[[int], None]
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Cut what comes in parts into what each chunk holds, the ends filled up with zeros.
+
+    Gives each with the parameters that it is to be compressed by.
+    """
+    if not shape.nbytes:
+        return
+    params = blosc2_chunks.parameters(
+        codec.codec, shape.itemsize, level=codec.level, filter=codec.filter, block=shape.block_bytes
+    )
+    size = shape.chunk_bytes
+    source = _Bytes(parts)
+    for part in shape.parts(0, shape.nbytes):
+        piece = source.take(part.size)
+        if part.size < size:
+            padded = np.zeros(size, np.uint8)
+            padded[: part.size] = piece
+            piece = padded
+        yield piece, params
+        tell(part.size)
+
+
 def write_frame(
     out: Output,
-    parts: Iterator[Any],
+    chunks: Iterator[tuple[bytes, int]],
     shape: Shape,
     text: str,
     codec: Codec,
-    press: Press,
-    tell: Callable[[int], None],
     *,
     note: dict[str, Any] | None = None,
     is_member: bool = False,
 ) -> int:
-    """Write an array, whose bytes come in parts; return the CRC-32 of its frame if it *is_member*.
+    """Write an array, whose chunks come next; return the CRC-32 of its frame if it *is_member*.
 
     Parameters
     ----------
@@ -147,15 +180,10 @@ def write_frame(
 
     start = out.end
     out.write(bytes(len(head_of(0, 0))))
-    params = blosc2_chunks.parameters(
-        codec.codec, shape.itemsize, level=codec.level, filter=codec.filter, block=shape.block_bytes
-    )
     offsets: list[int] = []
     sums: list[int] = []
     at = crc = 0
-    pieces = _pieces(parts, shape, tell)
-    with_sums = codec.checksum or is_member
-    for chunk, checksum in press.compress(pieces, shape.n_chunks, params, with_sums):
+    for chunk, checksum in islice(chunks, shape.n_chunks):
         _check_block(chunk, shape.block_bytes)
         sums.append(checksum)
         if is_zeros(chunk):
@@ -175,22 +203,6 @@ def write_frame(
     head = head_of(at, len(rest))
     out.write_again(head, start)
     return combine(zlib.crc32(head), zlib.crc32(rest, crc), at + len(rest)) if is_member else 0
-
-
-def _pieces(parts: Iterator[Any], shape: Shape, tell: Callable[[int], None]) -> Iterator[Any]:
-    """Cut what comes in parts into what each chunk holds, the ends filled up with zeros."""
-    if not shape.nbytes:
-        return
-    size = shape.chunk_bytes
-    source = _Bytes(parts)
-    for part in shape.parts(0, shape.nbytes):
-        piece = source.take(part.size)
-        if part.size < size:
-            padded = np.zeros(size, np.uint8)
-            padded[: part.size] = piece
-            piece = padded
-        yield piece
-        tell(part.size)
 
 
 class _Bytes:
