@@ -42,6 +42,16 @@ if "NUMPUSH_MOOSEFS" in os.environ:  # in tests/moosefs/cell.sh
     KINDS["moosefs"] = Kind(
         lambda path: (f"file://{os.environ['NUMPUSH_MOOSEFS']}/{uuid.uuid4().hex}", {}), True
     )
+KINDS |= {
+    "blosc2": Kind(lambda path: (f"blosc2://{path}/store", {}), True),
+    "blosc2-zstd-small-chunks": Kind(
+        lambda path: (
+            f"blosc2://{path}/store",
+            {"codec": "zstd", "filter": "shuffle", "chunk": 4096, "threads": 3, "checksum": False},
+        ),
+        True,
+    ),
+}
 for _name in ("arrow", "parquet"):
     KINDS[_name] = Kind(lambda path, name=_name: (f"{name}://{path}/store", {}), False)
 

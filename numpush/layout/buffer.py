@@ -59,6 +59,11 @@ class Buffer:
         """Bytes of one item, for codecs that sort bytes by their place in an item."""
         return self._dtype.itemsize
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the items that it is filled with; what they mean is the schema's."""
+        return self._dtype
+
     def source(self) -> Array | None:
         """Give the one dense array that holds just what the range is to hold, if there is one."""
         if len(self._pieces) != 1:

@@ -19,6 +19,7 @@ _STORES = {
     "csv": ("csv_store", "CsvStore"),
     "redis": ("redis_store", "RedisStore"),
     "rediss": ("redis_store", "RedisStore"),
+    "blosc2": ("blosc2_store", "Blosc2Store"),
 }
 
 
@@ -34,6 +35,7 @@ def open(url: str | os.PathLike[str], **options: Any) -> Store:
         files for arrays; with ``+PROTOCOL``, as in ``parquet+s3://BUCKET/PREFIX``, any that fsspec
         reaches.
         ``redis://HOST:PORT/DB``, ``rediss://`` with TLS, ``redis+unix:///SOCKET``: a Redis server.
+        ``blosc2:///DIR``: a directory of compressed arrays and frames, which blosc2 itself opens.
     **options : as the kind of store has them; see its class
 
     Raises

@@ -1,0 +1,651 @@
+"""blosc2://: files that blosc2 opens, files of its users, parts, damage, the GIL, full disks."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.util
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from layout_samples import N, naming
+from numpush import SArray, SDataFrame, blosc2_chunks, stores
+from numpush.stores import blosc2_file, blosc2_reading
+from numpush.stores.crc32 import combine
+
+blosc2 = pytest.importorskip("blosc2", reason="needs blosc2")
+
+GOLDEN = Path(__file__).parent / "golden"
+BIG = np.round(100 + np.sin(np.arange(777_777) / 50), 2)  # several chunks, the last one odd
+FRAME = pd.DataFrame(
+    {"x": np.arange(N) / 3, "n": np.arange(N), "text": [f"s{i}" for i in range(N)]}
+)
+RNG = np.random.default_rng(0)
+#: name -> array, and how many bytes a chunk is to have
+ARRAYS = {
+    "1-D": (BIG, 1 << 16),
+    "2-D": (BIG[:33_333].reshape(-1, 3), 1 << 14),
+    "rows longer than a chunk": (np.arange(3 * 50_001.0).reshape(3, -1), 1 << 14),
+    "4-D": (np.arange(2 * 3 * 40 * 501, dtype="f4").reshape(2, 3, 40, 501), 1 << 14),
+    "Fortran": (np.asfortranarray(np.arange(12_000.0).reshape(30, 400)), 1 << 14),
+    "strided": (np.arange(40_000.0).reshape(100, 400)[::2, 1::3], 1 << 14),
+    "0-d": (np.array(3.5), 1 << 14),
+    "no rows": (np.empty((0, 3)), 1 << 14),
+    "no columns": (np.empty((3, 0)), 1 << 14),
+    "structured": (np.array([(1, 2.5)] * 999, [("a", "i2"), ("b", "f8")]), 1 << 12),
+    "aligned": (np.ones(7, np.dtype([("a", "i2"), ("b", "f8")], align=True)), 1 << 12),
+    "big-endian": (np.arange(5000, dtype=">i4"), 1 << 12),
+    "datetimes": (np.arange(5).astype("M8[ns]"), 1 << 12),
+    "complex": (np.arange(5) * 1j, 1 << 12),
+    "items longer than 255 bytes": (np.array(["x" * 90, "y"] * 999), 1 << 12),
+    "zeros": (np.zeros(100_000), 1 << 14),
+    "zeros in part": (np.r_[np.zeros(5000), np.arange(3000.0), np.zeros(5000)], 1 << 12),
+    "one value": (np.full(100_000, 7.5), 1 << 14),
+    "bool": (RNG.random(100_000) < 0.5, 1 << 12),
+    "noise": (np.frombuffer(RNG.bytes(100_000), np.uint8), 1 << 12),
+}
+
+
+def open_store(path, **options):
+    return stores.open(f"blosc2://{path}", **options)
+
+
+class TestFilesThatBlosc2Opens:
+    @pytest.mark.parametrize("name", ARRAYS)
+    def test_an_array_is_an_ndarray_of_its_dtype_and_shape(self, tmp_path, name):
+        array, chunk = ARRAYS[name]
+        with open_store(tmp_path, chunk=chunk) as store:
+            store.put("a", array)
+            assert np.asarray(store.get("a")).tobytes() == array.tobytes()
+        found = blosc2.open(str(tmp_path / "a.b2nd"), mode="r")
+        assert (found.dtype, found.shape) == (array.dtype, array.shape)
+        assert np.ascontiguousarray(found[()]).tobytes() == array.tobytes()
+        if array.ndim:
+            assert np.array_equal(found[1:3], array[1:3])
+        assert found.schunk.vlmeta["numpush"]["v"] == 1
+
+    @pytest.mark.parametrize("codec", blosc2_chunks.CODECS)
+    @pytest.mark.parametrize("filter", blosc2_chunks.FILTERS)
+    def test_every_codec_and_filter(self, tmp_path, codec, filter):
+        for level in (0, None, 9):
+            with open_store(tmp_path, codec=codec, filter=filter, level=level) as store:
+                store.put("a", BIG)
+                assert np.array_equal(store.get("a"), BIG)
+            assert np.array_equal(blosc2.open(str(tmp_path / "a.b2nd"), mode="r")[:], BIG)
+
+    def test_a_dtype_and_a_shape_that_blosc2_has_not_come_back_all_the_same(self, tmp_path):
+        titled = np.ones(3, np.dtype({"names": ["a"], "formats": ["f8"], "titles": ["A"]}))
+        deep = np.arange(512.0).reshape((2,) * 9)
+        with open_store(tmp_path) as store:
+            for array, there in ((titled, titled.tobytes()), (deep, deep.tobytes())):
+                store.put("a", array)
+                back = store.get("a")
+                assert (back.dtype, back.shape) == (array.dtype, array.shape)
+                assert back.tobytes() == there
+                assert blosc2.open(str(tmp_path / "a.b2nd"), mode="r")[:].tobytes() == there
+
+    def test_a_frame_is_a_tree_of_its_columns(self, tmp_path):
+        frame = FRAME.assign(
+            **{"a/b": 1.0, "kind": pd.Categorical(["a", "b", "c"] * (N // 3) + ["a"] * (N % 3))}
+        )
+        frame[7] = 2
+        with open_store(tmp_path) as store:
+            store.put("f", frame)
+            pd.testing.assert_frame_equal(store.get("f").to_pandas(), frame)
+        tree = blosc2.open(str(tmp_path / "f.b2z"), mode="r")
+        assert type(tree) is blosc2.TreeStore
+        for key, label in (("/x", "x"), ("/n", "n"), ("/a_b", "a/b"), ("/7", 7)):
+            assert tree[key].dtype == frame[label].dtype
+            assert np.array_equal(tree[key][:], frame[label])
+        assert np.array_equal(tree["/kind"][:], frame["kind"].cat.codes)
+        assert {"/text/data", "/text/offsets"} <= set(tree.keys())
+        assert tree.vlmeta["numpush"]["v"] == 1
+        with zipfile.ZipFile(tmp_path / "f.b2z") as archive:
+            assert archive.testzip() is None  # each CRC-32 holds
+
+    def test_labels_that_would_be_one_name_are_told_apart(self, tmp_path):
+        frame = pd.DataFrame([[1, 2.0, 3, 4.0]], columns=["a", "A", "a?", "a!"])
+        frame.insert(4, "embed", [5])
+        frame.insert(5, "", [6])
+        with open_store(tmp_path) as store:
+            store.put("f", frame)
+            pd.testing.assert_frame_equal(store.get("f").to_pandas(), frame)
+            assert store.get("f", columns=["a!"]).to_pandas()["a!"].tolist() == [4.0]
+        with zipfile.ZipFile(tmp_path / "f.b2z") as archive:
+            names = archive.namelist()
+        assert len({each.casefold() for each in names}) == len(names) == 8
+
+    def test_the_same_object_gives_the_same_file(self, tmp_path):
+        for threads, folder in ((1, "one"), (3, "three")):
+            with open_store(tmp_path / folder, threads=threads, chunk=1 << 14) as store:
+                store.put("a", BIG)
+                store.put("f", FRAME)
+        for file in ("a.b2nd", "f.b2z"):
+            one, three = (tmp_path / each / file for each in ("one", "three"))
+            assert one.read_bytes() == three.read_bytes()
+
+
+class TestFilesOfBlosc2sUsers:
+    @pytest.mark.parametrize(
+        ("array", "options"),
+        [
+            (RNG.normal(size=(333, 77)), {"chunks": (50, 30), "blocks": (16, 7)}),
+            (
+                np.arange(24_000).reshape(20, 30, 40),
+                {"chunks": (7, 11, 13), "blocks": (3, 4, 5)},
+            ),
+            (np.arange(6_000, dtype="i2").reshape(2, 3, 1000), {"chunks": (1, 2, 300)}),
+            (np.array(["ab", "c" * 30] * 500).reshape(10, 100), {"chunks": (3, 7)}),
+            (np.cumsum(RNG.normal(size=300_000)), {}),
+            (np.arange(3000 * 50.0).reshape(3000, 50), {}),
+        ],
+    )
+    def test_chunks_of_every_shape(self, tmp_path, array, options):
+        blosc2.asarray(array, urlpath=str(tmp_path / "a.b2nd"), mode="w", **options)
+        with open_store(tmp_path) as store:
+            found = store.get("a")
+            assert type(found) is SArray
+            assert found.dtype == array.dtype
+            assert np.array_equal(found, array)
+            assert np.array_equal(store.get("a", rows=slice(1, 19)), array[1:19])
+            assert store.get("a", rows=slice(2, 2)).shape == (0, *array.shape[1:])
+            into = np.zeros_like(array)
+            assert np.array_equal(store.get("a", into=into), array)
+            stat = store.stat("a")
+            assert (stat.shape, stat.dtypes) == (array.shape, str(array.dtype))
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"codec": "ZSTD", "use_dict": True},
+            {"codec": "ZLIB"},
+            {"codec": "LZ4HC"},
+            {"codec": "LZ4", "filters": ["DELTA", "SHUFFLE"]},
+            {"codec": "LZ4", "filters": ["SHUFFLE", "BYTEDELTA"]},
+        ],
+        ids=str,
+    )
+    def test_other_codecs_and_filters(self, tmp_path, options):
+        options = {**options, "codec": blosc2.Codec[options["codec"]]}
+        if "filters" in options:
+            options["filters"] = [blosc2.Filter[each] for each in options["filters"]]
+        array = np.arange(100_000.0)
+        blosc2.asarray(array, urlpath=str(tmp_path / "a.b2nd"), mode="w", cparams=options)
+        with open_store(tmp_path) as store:
+            assert np.array_equal(store.get("a"), array)
+
+    def test_chunks_that_are_no_bytes_in_the_file(self, tmp_path):
+        where = {"urlpath": str(tmp_path / "a.b2nd"), "mode": "w", "chunks": (100, 10)}
+        with open_store(tmp_path) as store:
+            blosc2.zeros((1000, 10), **where)
+            assert not store.get("a").any()
+            blosc2.nans((1000, 10), **where)
+            assert np.isnan(store.get("a")).all()
+            blosc2.uninit((1000, 10), **where)
+            assert store.get("a").shape == (1000, 10)
+            blosc2.full((1000, 10), 3.5, **where)
+            assert (store.get("a") == 3.5).all()
+
+    def test_arrays_that_were_changed_in_place(self, tmp_path):
+        array = blosc2.zeros((1000,), urlpath=str(tmp_path / "a.b2nd"), mode="w", chunks=(100,))
+        with open_store(tmp_path) as store:
+            array[50:350] = RNG.random(300)
+            array.resize((1500,))
+            assert np.array_equal(store.get("a"), array[:])
+            array[90:110] = 7.0
+            array.resize((420,))
+            assert np.array_equal(store.get("a"), array[:])
+
+    def test_a_super_chunk_is_an_array_by_its_typesize(self, tmp_path):
+        for typesize, dtype in ((1, "u1"), (4, "u4"), (8, "u8"), (3, "V3")):
+            file = tmp_path / f"s{typesize}.b2frame"
+            chunk = blosc2.SChunk(
+                chunksize=1200, urlpath=str(file), mode="w", cparams={"typesize": typesize}
+            )
+            data = RNG.bytes(1200 * 2 + 600)
+            for at in range(0, len(data), 1200):
+                chunk.append_data(data[at : at + 1200])
+            with open_store(tmp_path) as store, naming(dtype):
+                found = store.get(f"s{typesize}")
+                assert found.dtype == dtype
+                assert found.tobytes() == data
+                assert store.get(f"s{typesize}", rows=slice(7, 9)).tobytes() == found[7:9].tobytes()
+
+    def test_what_is_not_read_says_so(self, tmp_path):
+        array = np.arange(1000.0).reshape(10, 100)
+        blosc2.asarray(
+            array,
+            urlpath=str(tmp_path / "plugin.b2nd"),
+            mode="w",
+            cparams={"codec": blosc2.Codec.ZFP_RATE, "codec_meta": 37, "filters": []},
+        )
+        tree = blosc2.TreeStore(str(tmp_path / "tree.b2z"), mode="w")
+        tree["/x"] = array
+        tree.close()
+        with open_store(tmp_path) as store:
+            for key, why in (("plugin", "plug-ins"), ("tree", "numpush did not write")):
+                with pytest.raises(stores.StoreDamaged, match=f"'{key}'.*{why}"):
+                    store.get(key)
+
+
+class TestParts:
+    def test_only_the_chunks_of_a_part_are_decompressed(self, tmp_path, monkeypatch):
+        frame = pd.DataFrame(RNG.random((20_000, 3)), columns=["a", "b", "c"]).assign(n=1)
+        with open_store(tmp_path, chunk=1 << 14, threads=1) as store:
+            store.put("a", BIG)
+            store.put("f", frame)
+            sizes = []
+            real = blosc2_reading.Frame.do
+
+            def count(self, job, buffers):
+                sizes.append(job.size)
+                real(self, job, buffers)
+
+            monkeypatch.setattr(blosc2_reading.Frame, "do", count)
+            part = store.get("a", rows=slice(100_000, 100_010))
+            assert sizes == [80]
+            assert np.array_equal(part, BIG[100_000:100_010])
+            sizes.clear()
+            part = store.get("f", columns=["b"], rows=slice(2048, 4096)).to_pandas()
+            assert sizes == [1 << 14]
+            pd.testing.assert_frame_equal(part, frame[["b"]][2048:4096])
+            sizes.clear()
+            store.get("f", columns=["c", "a"])
+            assert sum(sizes) == 2 * 160_000
+
+    def test_nothing_is_copied_on_the_way(self, tmp_path):
+        frame = SDataFrame(pd.DataFrame(np.tile(np.arange(500_000.0)[:, None], 20)))
+        array = SArray(np.tile(np.arange(1 << 20), 10))
+        with open_store(tmp_path, sync=False, threads=2) as store:
+            for obj in (frame, array):
+                store.put("warm", obj)
+                peak()
+                before = peak()
+                store.put("k", obj)
+                assert peak() - before < 24 << 20
+                other = store.get("k")
+                assert peak() - before < (80 + 24) << 20
+                store.get("k", into=other)
+                assert peak() - before < (80 + 24) << 20
+
+
+def peak():
+    """Return the most memory that this process had since it was last asked."""
+    with open("/proc/self/status") as lines:
+        found = next(line for line in lines if line.startswith("VmHWM"))
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    return int(found.split()[1]) << 10
+
+
+def golden():
+    spec = importlib.util.spec_from_file_location("write_blosc2", GOLDEN / "write_blosc2.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.objects()
+
+
+@pytest.mark.parametrize("name", ["array", "zeros", "zstd", "frame", "series"])
+def test_golden_files_stay_readable(name):
+    obj, _ = golden()[name]
+    with open_store(GOLDEN / "blosc2") as store:
+        found = store.get(name)
+    if isinstance(obj, np.ndarray):
+        assert found.dtype == obj.dtype
+        assert np.array_equal(found, obj)
+    elif isinstance(obj, pd.Series):
+        pd.testing.assert_series_equal(found.to_pandas(), obj)
+    else:
+        pd.testing.assert_frame_equal(found.to_pandas(), obj)
+
+
+def is_equal(found, obj):
+    if isinstance(obj, np.ndarray):
+        return np.array_equal(found, obj)
+    return found.to_pandas().equals(obj)
+
+
+class TestDamage:
+    OBJECTS = (
+        ("a.b2nd", np.arange(300) % 7 * 1.5),
+        ("f.b2z", pd.DataFrame({"x": np.arange(30.0), "t": [f"s{i % 7}" for i in range(30)]})),
+    )
+
+    @pytest.mark.parametrize(("file", "obj"), OBJECTS, ids=["array", "frame"])
+    def test_every_byte_is_checked_or_does_not_count(self, tmp_path, file, obj):
+        path, found = tmp_path / file, {}
+        with open_store(tmp_path, sync=False, threads=1) as store:
+            store.put(file[0], obj)
+            whole = path.read_bytes()
+            for at in range(len(whole)):
+                damaged = bytearray(whole)
+                damaged[at] ^= 0x41
+                path.write_bytes(damaged)
+                try:
+                    assert is_equal(store.get(file[0]), obj), at
+                except stores.StoreDamaged as error:
+                    found[at] = str(error)
+                with contextlib.suppress(stores.StoreDamaged):
+                    store.stat(file[0])
+        assert len(found) > len(whole) / 3
+        assert all(f"'{file[0]}'" in message for message in found.values())
+
+    @pytest.mark.parametrize(("file", "obj"), OBJECTS, ids=["array", "frame"])
+    def test_every_length_but_its_own_is_damage(self, tmp_path, file, obj):
+        path = tmp_path / file
+        with open_store(tmp_path, sync=False) as store:
+            store.put(file[0], obj)
+            whole = path.read_bytes()
+            for length in [*range(0, len(whole), 41), len(whole) - 1]:
+                path.write_bytes(whole[:length])
+                with pytest.raises(stores.StoreDamaged):
+                    store.get(file[0])
+        path.write_bytes(whole + b"x")
+        with open_store(tmp_path) as store:
+            if file == "a.b2nd":
+                with pytest.raises(stores.StoreDamaged, match="bytes"):
+                    store.get("a")
+            else:  # of a zip it would be a comment
+                assert is_equal(store.get("f"), obj)
+
+    def test_a_checksum_finds_a_bit_of_the_data_also_in_a_part(self, tmp_path):
+        with open_store(tmp_path, chunk=1 << 14) as store:
+            store.put("a", BIG)
+            path = tmp_path / "a.b2nd"
+            whole = bytearray(path.read_bytes())
+            whole[len(whole) // 2] ^= 1
+            path.write_bytes(whole)
+            with pytest.raises(stores.StoreDamaged, match="CRC-32"):
+                store.get("a")
+            half = len(BIG) // 2
+            with pytest.raises(stores.StoreDamaged, match="CRC-32"):
+                store.get("a", rows=slice(half - 90_000, half + 90_000))
+            assert np.array_equal(store.get("a", rows=slice(0, 5000)), BIG[:5000])
+
+    @pytest.mark.parametrize("who", ["ours", "theirs"])
+    def test_damage_that_no_checksum_finds_never_crashes(self, tmp_path, who):
+        """In a process of its own: what would be written to a wrong place would be its end."""
+        done = subprocess.run(
+            [sys.executable, "-X", "faulthandler", __file__, str(tmp_path), who],
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout) > 20
+
+    def test_lengths_that_lie_are_found_before_anything_is_written(self):
+        data = np.arange(1000.0)
+        chunk = blosc2_chunks.compress(data, blosc2_chunks.parameters("lz4", 8))
+        memory = np.full(8000 + 4096, 7, np.uint8)
+        for at, value in ((4, 16_000), (4, 7992), (4, -1), (8, 0), (8, 1 << 30), (12, 99)):
+            lying = bytearray(chunk)
+            lying[at : at + 4] = value.to_bytes(4, "little", signed=True)
+            with pytest.raises(blosc2_chunks.BadChunk):
+                blosc2_chunks.decompress(bytes(lying), memory[:8000])
+        for size in (0, 80, 7992, 8008):
+            with pytest.raises(blosc2_chunks.BadChunk, match="announced"):
+                blosc2_chunks.decompress(chunk, memory[:size])
+        for length in (0, 16, 31, len(chunk) - 1):
+            with pytest.raises(blosc2_chunks.BadChunk, match="a chunk of"):
+                blosc2_chunks.decompress(chunk[:length], memory[:8000])
+        for at, value in ((31, 0x08), (2, 0xD5), (16, 160)):  # lazy, a plug-in, a plug-in's filter
+            lying = bytearray(chunk)
+            lying[at] = value
+            with pytest.raises(blosc2_chunks.BadChunk, match="not read"):
+                blosc2_chunks.decompress(bytes(lying), memory[:8000])
+        read_only = memory[:8000].view()
+        read_only.flags.writeable = False
+        with pytest.raises(ValueError, match="read-only"):
+            blosc2_chunks.decompress(chunk, read_only)
+        assert (memory == 7).all()
+        blosc2_chunks.decompress(chunk, memory[:8000])
+        assert np.array_equal(memory[:8000].view(float), data)
+        assert (memory[8000:] == 7).all()
+
+    def test_a_record_that_wants_more_than_there_is_gets_no_memory(self, tmp_path, monkeypatch):
+        """A frame whose record, with a CRC-32 that holds, tells of a member of 1 TiB."""
+        frame = pd.DataFrame({"x": np.zeros(1000)})
+        real = blosc2_file.pack
+
+        def lie(fields):
+            if "buffers" in fields:
+                fields = {**fields, "buffers": [1 << 40]}
+            return real(fields)
+
+        monkeypatch.setattr(blosc2_file, "pack", lie)
+        with open_store(tmp_path) as store:
+            store.put("f", frame)
+            monkeypatch.undo()
+            with pytest.raises(stores.StoreDamaged, match=r"'x\.b2nd'.*1099511627776 bytes wanted"):
+                store.get("f")
+
+    def test_a_file_that_is_cut_short_meanwhile(self, tmp_path, monkeypatch):
+        with open_store(tmp_path, threads=2) as store:
+            store.put("a", BIG)
+            real = os.preadv
+
+            def cut(fd, buffers, offset):
+                os.truncate(tmp_path / "a.b2nd", 10_000)
+                return real(fd, buffers, offset)
+
+            monkeypatch.setattr(os, "preadv", cut)
+            with pytest.raises(stores.StoreDamaged, match="shorter"):
+                store.get("a")
+
+
+class TestThreads:
+    def test_blosc2_keeps_the_gil_as_it_was_told_when_nobody_works(self, tmp_path):
+        def is_released():
+            now = blosc2.set_releasegil(False)
+            blosc2.set_releasegil(now)
+            return now
+
+        assert not is_released()
+        with blosc2_chunks.without_gil():
+            assert is_released()
+            with blosc2_chunks.without_gil():
+                pass
+            assert is_released()
+            pid = os.fork()
+            if not pid:
+                os._exit(1 if is_released() else 0)
+            assert os.waitpid(pid, 0)[1] == 0
+            assert is_released()
+        assert not is_released()
+        blosc2.set_releasegil(True)
+        try:
+            with open_store(tmp_path) as store:
+                store.put("a", BIG)
+                store.get("a")
+            assert is_released()
+        finally:
+            blosc2.set_releasegil(False)
+
+    def test_an_error_of_one_thread_ends_all(self, tmp_path, monkeypatch):
+        with open_store(tmp_path, chunk=4096, threads=4) as store:
+            store.put("a", BIG)
+            real = blosc2_chunks.decompress
+
+            def fail(chunk, target):
+                if threading.current_thread() is not threading.main_thread():
+                    raise blosc2_chunks.BadChunk("made up")
+                time.sleep(0.001)
+                real(chunk, target)
+
+            monkeypatch.setattr(blosc2_chunks, "decompress", fail)
+            with pytest.raises(stores.StoreDamaged, match="made up"):
+                store.get("a")
+            assert not [t for t in threading.enumerate() if t.name.startswith("numpush-")]
+
+    def test_ctrl_c_ends_a_read_and_leaves_no_thread(self, tmp_path, monkeypatch):
+        with open_store(tmp_path, chunk=4096, threads=3) as store:
+            store.put("a", BIG)
+            real, n = blosc2_reading.Frame.do, []
+
+            def slow(self, job, buffers):
+                n.append(1)
+                if len(n) == 50:
+                    os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.002)
+                real(self, job, buffers)
+
+            monkeypatch.setattr(blosc2_reading.Frame, "do", slow)
+            with pytest.raises(KeyboardInterrupt):
+                store.get("a")
+            assert not [t for t in threading.enumerate() if t.name.startswith("numpush-")]
+            monkeypatch.undo()
+            assert np.array_equal(store.get("a"), BIG)
+
+
+class TestOptions:
+    def test_wrong_options_are_named(self, tmp_path):
+        for options in (
+            {"codec": "gzip"},
+            {"filter": "delta"},
+            {"level": 10},
+            {"threads": 0},
+            {"chunk": 100},
+        ):
+            with pytest.raises(ValueError, match=str(next(iter(options.values())))):
+                open_store(tmp_path, **options)
+        with pytest.raises(ValueError, match="absolute"):
+            stores.open("blosc2://relative")
+
+    def test_a_missing_library_names_the_extra(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "blosc2", None)
+        with pytest.raises(ImportError, match=r"numpush\[blosc2\]"):
+            open_store(tmp_path)
+
+    def test_stat_tells_how_much_it_shrank(self, tmp_path):
+        with open_store(tmp_path) as store:
+            store.put("a", BIG)
+            stat = store.stat("a")
+            assert (stat.format, stat.nbytes) == ("b2nd", BIG.nbytes)
+            assert stat.stored == os.path.getsize(tmp_path / "a.b2nd")
+            assert stat.more["ratio"] == round(BIG.nbytes / stat.stored, 2) > 1.5
+
+
+class TestWriting:
+    def test_an_error_of_the_disk_leaves_what_was_there(self, tmp_path, monkeypatch):
+        with open_store(tmp_path) as store:
+            store.put("a", np.arange(3))
+            for name, code, kind in (
+                ("fsync", errno.ENOSPC, stores.StoreFull),
+                ("pwrite", errno.EDQUOT, stores.StoreFull),
+                ("pwrite", errno.EIO, stores.StoreUnavailable),
+            ):
+
+                def fail(*args, code=code):
+                    raise OSError(code, os.strerror(code))
+
+                monkeypatch.setattr(os, name, fail)
+                with pytest.raises(kind, match="'a'"):
+                    store.put("a", BIG)
+                monkeypatch.undo()
+                assert store.get("a").tolist() == [0, 1, 2]
+                assert os.listdir(tmp_path) == ["a.b2nd"]
+
+    def test_the_other_form_of_a_key_goes_when_it_is_replaced(self, tmp_path):
+        with open_store(tmp_path) as store:
+            for obj, files in ((FRAME, ["k.b2z"]), (BIG, ["k.b2nd"]), (FRAME["x"], ["k.b2z"])):
+                store.put("k", obj)
+                assert os.listdir(tmp_path) == files
+            store.delete("k")
+            assert os.listdir(tmp_path) == []
+
+    @pytest.mark.crash
+    def test_killed_writers_leave_one_or_the_other(self, tmp_path):
+        ones, twos = np.ones(300_003), pd.DataFrame({"x": np.full(500_003, 2.0)})
+        with open_store(tmp_path, sync=False) as store:
+            store.put("k", ones)
+            rng = np.random.default_rng(1)
+            for _ in range(40):
+                writer = multiprocessing.get_context("fork").Process(
+                    target=write_for_ever, args=(store, ones, twos)
+                )
+                writer.start()
+                time.sleep(rng.uniform(0.005, 0.1))
+                os.kill(writer.pid, signal.SIGKILL)
+                writer.join()
+                found = store.get("k")
+                if isinstance(found, SArray):
+                    assert np.array_equal(found, ones)
+                else:
+                    pd.testing.assert_frame_equal(found.to_pandas(), twos)
+        with open_store(tmp_path) as store:
+            store.put("k", twos)  # the first put of a store sweeps
+        assert os.listdir(tmp_path) == ["k.b2z"]
+
+
+def write_for_ever(store, ones, twos):
+    while True:
+        store.put("k", twos)
+        store.put("k", ones)
+
+
+@pytest.mark.system
+def test_a_full_disk_leaves_what_was_there(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a small file system")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "numpush-test", tmp_path],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip(f"cannot mount a file system here: {done.stderr.strip()}")
+    try:
+        with open_store(tmp_path) as store:
+            store.put("a", np.arange(1000))
+            for obj in (RNG.random(900_000), pd.DataFrame({"x": RNG.random(900_000)})):
+                with pytest.raises(stores.StoreFull, match="'a'"):
+                    store.put("a", obj)
+                assert store.get("a").tolist() == list(range(1000))
+                assert os.listdir(tmp_path) == ["a.b2nd"]
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_checksums_of_two_ranges_make_that_of_both():
+    for _ in range(50):
+        one, two = (RNG.bytes(int(RNG.integers(0, 3000))) for _ in range(2))
+        assert combine(zlib.crc32(one), zlib.crc32(two), len(two)) == zlib.crc32(one + two)
+
+
+def damage(folder, who):
+    """Read files with damage of which no checksum tells; return how many were refused."""
+    rng, n_refused = np.random.default_rng(7), 0
+    with open_store(folder, checksum=False, sync=False, chunk=4096, threads=1) as store:
+        if who == "ours":
+            store.put("a", np.cumsum(rng.integers(0, 9, 2000)))
+        else:
+            blosc2.asarray(
+                rng.integers(0, 99, (40, 50)), chunks=(16, 20), blocks=(4, 7),
+                urlpath=f"{folder}/a.b2nd", mode="w",
+            )  # fmt: skip
+        path = Path(folder) / "a.b2nd"
+        whole = path.read_bytes()
+        for _ in range(1500):
+            damaged = bytearray(whole)
+            at, n = int(rng.integers(0, len(whole) - 9)), int(rng.choice([1, 2, 4, 8]))
+            damaged[at : at + n] = rng.bytes(n) if rng.random() < 0.5 else b"\xff" * n
+            path.write_bytes(damaged)
+            try:
+                store.get("a")
+            except (stores.StoreDamaged, MemoryError):
+                n_refused += 1
+    return n_refused
+
+
+if __name__ == "__main__":
+    print(damage(sys.argv[1], sys.argv[2]))
