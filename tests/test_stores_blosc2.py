@@ -549,8 +549,8 @@ class TestWriting:
             store.put("a", np.arange(3))
             for name, code, kind in (
                 ("fsync", errno.ENOSPC, stores.StoreFull),
-                ("pwrite", errno.EDQUOT, stores.StoreFull),
-                ("pwrite", errno.EIO, stores.StoreUnavailable),
+                ("pwritev", errno.EDQUOT, stores.StoreFull),
+                ("pwritev", errno.EIO, stores.StoreUnavailable),
             ):
 
                 def fail(*args, code=code):
