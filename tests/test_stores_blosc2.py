@@ -234,8 +234,15 @@ class TestFilesOfBlosc2sUsers:
         tree = blosc2.TreeStore(str(tmp_path / "tree.b2z"), mode="w")
         tree["/x"] = array
         tree.close()
+        blosc2.asarray(array, urlpath=str(tmp_path / "sparse.b2nd"), mode="w", contiguous=False)
+        (tmp_path / "other.b2nd").write_bytes(b"no frame at all" * 100)
         with open_store(tmp_path) as store:
-            for key, why in (("plugin", "plug-ins"), ("tree", "numpush did not write")):
+            for key, why in (
+                ("plugin", "plug-ins"),
+                ("tree", "numpush did not write"),
+                ("sparse", "a directory"),
+                ("other", "no frame of blosc2"),
+            ):
                 with pytest.raises(stores.StoreDamaged, match=f"'{key}'.*{why}"):
                     store.get(key)
 
@@ -542,8 +549,8 @@ class TestWriting:
             store.put("a", np.arange(3))
             for name, code, kind in (
                 ("fsync", errno.ENOSPC, stores.StoreFull),
-                ("pwrite", errno.EDQUOT, stores.StoreFull),
-                ("pwrite", errno.EIO, stores.StoreUnavailable),
+                ("pwritev", errno.EDQUOT, stores.StoreFull),
+                ("pwritev", errno.EIO, stores.StoreUnavailable),
             ):
 
                 def fail(*args, code=code):

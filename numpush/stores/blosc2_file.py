@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -217,6 +218,8 @@ class Blosc2File:
             raise
 
     def _read_members(self, path: str) -> dict[str, Member]:
+        if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+            raise ValueError("a directory (a sparse frame?), which is not read")
         if path.endswith(TREE):
             return read_members(self.fd)
         return {"": Member(0, os.fstat(self.fd).st_size)}

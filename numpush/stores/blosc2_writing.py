@@ -27,9 +27,9 @@ from .crc32 import combine
 __all__ = ["Codec", "Output", "Press", "pieces_of", "write_frame"]
 
 _GATHER = 1 << 20
-_SMALL = (
-    128 << 10
-)  #: bytes below which to hand a piece to a thread takes longer than to compress it
+_MOST_PARTS = 1000  #: IOV_MAX is 1024
+#: Bytes below which to hand a piece to a thread takes longer than to compress it.
+_SMALL = 128 << 10
 
 
 class Codec(NamedTuple):
@@ -59,19 +59,26 @@ class Output:
             self.flush()
 
     def flush(self) -> None:
-        _write(self._fd, b"".join(self._pending), self.end - self._n_pending)
+        _write(self._fd, self._pending, self.end - self._n_pending)
         self._pending, self._n_pending = [], 0
 
     def write_again(self, data: bytes, at: int) -> None:
         self.flush()
-        _write(self._fd, data, at)
+        _write(self._fd, [data], at)
 
 
-def _write(fd: int, data: bytes, at: int) -> None:
-    left = memoryview(data)
-    while left:
-        n = os.pwrite(fd, left, at)
-        at, left = at + n, left[n:]
+def _write(fd: int, parts: list[bytes], at: int) -> None:
+    """Write parts one behind the other; not joined before, which would be a copy of all."""
+    for first in range(0, len(parts), _MOST_PARTS):
+        some = parts[first : first + _MOST_PARTS]
+        size = sum(map(len, some))
+        n = os.pwritev(fd, some, at)
+        if n < size:  # a disk that is almost full, or a part of 2 GiB
+            left = memoryview(b"".join(some))[n:]
+            while left:
+                m = os.pwrite(fd, left, at + size - len(left))
+                left = left[m:]
+        at += size
 
 
 class Press:
