@@ -162,6 +162,33 @@ class TestWriting:
         assert np.array_equal(found, arrays[int(found[0])])
         assert len(parts_of(client)) == 1
 
+    @pytest.mark.parametrize("is_through", [True, False])
+    def test_ctrl_c_at_the_switch_leaves_one_or_the_other(
+        self, store, client, monkeypatch, is_through
+    ):
+        store.put("k", BIG)
+        real = store._switch
+
+        def interrupted(*args):
+            if is_through:
+                real(*args)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(store, "_switch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.put("k", BIG + 1)
+        assert np.array_equal(store.get("k"), BIG + is_through)
+        assert len(parts_of(client)) == 7
+
+    def test_events_that_are_no_stream_are_told_after_the_put(self, store, client):
+        client.set("numpush:events", "x")
+        with pytest.raises(stores.StoreDamaged, match=r"it is done.*numpush:events"):
+            store.put("k", BIG)
+        assert np.array_equal(store.get("k"), BIG)
+        with pytest.raises(stores.StoreDamaged, match="numpush:events"):
+            store.delete("k")
+        assert "k" not in store
+
     def test_keys_that_mean_something_to_redis_are_plain(self, store):
         keys = ["}x", "{", "{a}b", "a*b", "a?b", "[ab]", "^-]", "a\\b", "%7D", "100%", "é ü"]
         for i, key in enumerate(keys):

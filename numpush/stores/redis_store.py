@@ -120,7 +120,7 @@ class RedisStore(Store):
             return
         head = encode_head(record, generation, self._chunk, size)
         parts = self._names.parts(key, read_head(head, self._what(key)))
-        with self._naming_errors(self._what(key)), self._removing_after_errors(parts):
+        with self._naming_errors(self._what(key)), self._removing_after_errors(key, head, parts):
             for _ in range(_MOST_UPLOADS):
                 chunks = partial(cut_body, buffers, self._chunk)
                 send(self._pool, parts.__getitem__, chunks, self._orphans, tell)
@@ -133,14 +133,24 @@ class RedisStore(Store):
             )
 
     @contextmanager
-    def _removing_after_errors(self, parts: list[bytes]) -> Iterator[None]:
+    def _removing_after_errors(self, key: str, head: bytes, parts: list[bytes]) -> Iterator[None]:
+        """Remove parts of no use. A switch may have come through, or be on its way: never its parts."""
         try:
             yield
         except (_redis.ConnectionError, _redis.TimeoutError):
             raise  # they expire
-        except BaseException:
+        except _redis.OutOfMemoryError:
             with suppress(_redis.RedisError):
-                self._client.unlink(*parts)
+                self._client.unlink(*parts)  # there was no switch; and no transaction now
+            raise
+        except BaseException:
+            name = self._names.head(key)
+            with suppress(_redis.RedisError), self._client.pipeline() as pipe:
+                pipe.watch(name)
+                if pipe.get(name) != head:
+                    pipe.multi()
+                    pipe.unlink(*parts)  # which a switch on its way watches
+                    pipe.execute()
             raise
 
     def _switch(self, key: str, head: bytes | None, parts: list[bytes], ttl: float | None) -> bool:
@@ -151,6 +161,7 @@ class RedisStore(Store):
         Raises
         ------
         KeyNotFound : to delete nothing.
+        StoreDamaged : the stream of events is none.
         """
         name = self._names.head(key)
         life = None if ttl is None else int(ttl * 1000)
@@ -182,7 +193,12 @@ class RedisStore(Store):
                     event = {"key": key, "what": "delete" if head is None else "put"}
                     pipe.xadd(self._names.events, event, maxlen=_EVENTS, approximate=True)
                     is_sent = True
-                    pipe.execute()
+                    told = pipe.execute(raise_on_error=False)[-1]
+                    if isinstance(told, Exception):
+                        raise StoreDamaged(
+                            f"{self._what(key)}: it is done, but nobody who watches is told: "
+                            f"{self._names.events}: {told}"
+                        )
                     return True
                 except _redis.WatchError:  # another came first, or the connection was lost
                     pipe.reset()  # or it would take every later loss for one of these
