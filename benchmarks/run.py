@@ -16,17 +16,8 @@ HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 SCRIPTS = [
     *("handoff", "pool", "parallel", "frames", "result", "creation", "filling"),
-    *(
-        "ingest",
-        "ingest_zmq",
-        "attach",
-        "locks",
-        "kernels",
-        "team",
-        "scaling",
-        "shipped_code",
-        "importtime",
-    ),
+    *("ingest", "ingest_zmq", "stores_file", "stores_redis", "stores_hdf5", "stores_blosc2"),
+    *("attach", "locks", "kernels", "team", "scaling", "shipped_code", "importtime"),
 ]
 #: For peers that cannot be imported with pandas 3: a Python with pandas 2, numpush and pandarallel.
 PANDAS_2 = os.environ.get("NUMPUSH_BENCH_PANDAS_2")

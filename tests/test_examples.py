@@ -253,3 +253,16 @@ def test_pipeline_prices_what_lands(namespace: str) -> None:
     totals = re.findall(r"^  (AAA [\d,]+, BBB [\d,]+, CCC [\d,]+, DDD [\d,]+)$", text, re.M)
     assert len(totals) == 2
     assert totals[0] == totals[1]  # the same trades, both ways
+
+
+def test_stores_gives_one_frame_back_from_all(namespace: str) -> None:
+    pytest.importorskip("h5py")
+    text = run(namespace, "stores.py", "--rows", "20000")
+    kinds = ["file", "hdf5", "hdf5 gzip", "blosc2", "arrow", "parquet", "csv"]
+    kinds += ["redis+unix"] if shutil.which("redis-server") else []
+    times = r" +put +[\d.]+ ms +get +[\d.]+ ms +[\d.]+ MB$"
+    for kind in kinds:
+        assert re.search(f"^{re.escape(kind)}{times}", text, re.M), kind
+    assert re.search(r"^numexpr: the turnover of the second half is \d+$", text, re.M)
+    assert re.search(r"^pandas: mean prices are aa [\d.]+, bb [\d.]+, cc [\d.]+$", text, re.M)
+    assert re.search(r"^scikit-learn: price = [\d.]+ \+ -?[\d.]+ volume$", text, re.M)
