@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,6 +26,7 @@ from numpush.stores.hdf5_commit import Overlay, recover, writing
 
 h5py = pytest.importorskip("h5py", reason='needs h5py: pip install "numpush[hdf5]"')
 
+GOLDEN = Path(__file__).parent / "golden"
 FRAME = pd.DataFrame(
     {
         "price": np.arange(N) / 7,
@@ -40,6 +45,28 @@ WAYS = [{}, {"compression": "gzip"}, {"compression": "gzip", "shuffle": False, "
 def store(request, tmp_path):
     with stores.open(f"hdf5://{tmp_path}/a.h5", chunk=4096, **request.param) as made:
         yield made
+
+
+def unpack_golden(name, folder):
+    (folder / name).write_bytes(gzip.decompress((GOLDEN / f"{name}.gz").read_bytes()))
+
+
+def test_old_files_are_read(tmp_path):
+    """They are tests/golden/write_hdf5.py's."""
+    unpack_golden("store.h5", tmp_path)
+    wanted = runpy.run_path(str(GOLDEN / "write_wire.py"))["objects"]()
+    with stores.open(f"hdf5://{tmp_path}/store.h5") as store:
+        assert store.keys() == sorted(
+            f"{way}/{name}" for way in ("gzip", "plain") for name in wanted
+        )
+        for key in store:
+            with naming(key):
+                back, obj = store.get(key), wanted[key.partition("/")[2]][0]
+                if isinstance(obj, np.ndarray):
+                    assert back.dtype == obj.dtype
+                    assert np.array_equal(back, obj)
+                else:
+                    assert_same(back.to_pandas(), obj)
 
 
 class TestOthersRead:
@@ -150,6 +177,22 @@ class TestOthersWrote:
             assert_same(store.get("data/f").to_pandas(), wanted)
             part = store.get("data/f", columns=["a"], rows=slice(5, 50))
             assert_same(part.to_pandas(), wanted[["a"]][5:50])
+
+    def test_files_of_pandas_are_read(self, tmp_path):
+        """The golden file is tests/golden/write_hdf5.py's."""
+        unpack_golden("pandas.h5", tmp_path)
+        wanted = runpy.run_path(str(GOLDEN / "write_hdf5.py"))["pandas_objects"]()
+        with stores.open(f"hdf5://{tmp_path}/pandas.h5") as store:
+            for key, obj in wanted.items():
+                with naming(key):
+                    assert_same(store.get(key).to_pandas(), obj)
+            assert store.stat("frame").kind == "frame"
+            part = store.get("frame", columns=["n"], rows=slice(1, 3)).to_pandas()
+            assert_same(part, wanted["frame"][["n"]][1:3])
+            for key in ("table", "text"):
+                with pytest.raises(stores.StoreDamaged, match=r"pandas\.read_hdf"):
+                    store.get(key)
+            assert store.keys() == sorted([*wanted, "table", "text"])
 
     def test_what_is_no_hdf5_file_says_so(self, tmp_path):
         (tmp_path / "a.h5").write_bytes(b"nonsense" * 100)
@@ -301,6 +344,60 @@ class TestCommits:
                     stop.set()
                     writer.join(60)
 
+    def test_an_error_of_the_disk_leaves_what_was_there(self, tmp_path, monkeypatch):
+        path = tmp_path / "a.h5"
+        with stores.open(f"hdf5://{path}") as store:
+            store.put("a", np.arange(3))
+            for name in ("fsync", "pwrite"):
+                for code, kind in (
+                    (errno.ENOSPC, stores.StoreFull),
+                    (errno.EIO, stores.StoreUnavailable),
+                ):
+
+                    def fail(*args, code=code):
+                        raise OSError(code, os.strerror(code))
+
+                    monkeypatch.setattr(os, name, fail)
+                    with pytest.raises(kind, match="'b'"):
+                        store.put("b", np.arange(300_000.0))
+                    monkeypatch.undo()
+                    assert store.keys() == ["a"]
+                    assert store.get("a").tolist() == [0, 1, 2]
+                    assert sorted(os.listdir(tmp_path)) == ["a.h5", "a.h5.lock"]
+
+    def test_forks_while_threads_read_and_write(self, tmp_path):
+        big = np.arange(200_000.0)
+        with stores.open(f"hdf5://{tmp_path}/a.h5", compression="gzip") as store:
+            store.put("a", big)
+            stop = threading.Event()
+
+            def work(call):
+                while not stop.is_set():
+                    call()
+
+            calls = [lambda: store.get("a"), lambda: store.put("b", big)]
+            threads = [threading.Thread(target=work, args=(call,)) for call in calls]
+            for thread in threads:
+                thread.start()
+            try:
+                for _ in range(10):
+                    child = multiprocessing.get_context("fork").Process(target=check, args=(store,))
+                    child.start()
+                    child.join(60)
+                    assert child.exitcode == 0
+            finally:
+                stop.set()
+                for thread in threads:
+                    thread.join(60)
+            assert np.array_equal(store.get("b"), big)
+
+    def test_a_child_of_a_writer_writes_nothing_at_its_end(self, tmp_path):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", textwrap.dedent(FORKS), str(tmp_path / "a.h5")],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "the same\n"), done.stderr
+
     @pytest.mark.crash
     @pytest.mark.parametrize("compression", [None, "gzip"])
     def test_killed_writers_leave_all_that_was_put(self, tmp_path, compression):
@@ -324,6 +421,67 @@ class TestCommits:
                 if i % 10 == 9:
                     with h5py.File(path) as file:
                         assert len(file["k"]) == len(found)
+
+
+FORKS = """
+    import ctypes, os, random, sys, threading, time
+    import numpy as np
+    from numpush import stores
+
+    path = sys.argv[1]
+    store = stores.open(f"hdf5://{path}")
+    for i in range(30):
+        store.put(f"x/{i}", np.arange(50.0) + i)
+    random.seed(1)
+    for i in range(40):
+        thread = threading.Thread(target=store.put, args=(f"k/{i % 7}", np.arange(20000.0) + i))
+        thread.start()
+        time.sleep(random.uniform(0, 0.02))
+        child = os.fork()
+        if not child:
+            time.sleep(0.06)
+            ctypes.CDLL(None).exit(0)  # with what C libraries do at the end, and nothing of Python's
+        thread.join()
+        with open(path, "rb") as file:
+            wanted = file.read()
+        os.waitpid(child, 0)
+        with open(path, "rb") as file:
+            assert file.read() == wanted, i
+    print("the same")
+"""
+
+
+def check(store):
+    assert np.array_equal(store.get("a"), np.arange(200_000.0))
+    store.put(f"of/{os.getpid()}", np.arange(10))
+
+
+@pytest.mark.system
+def test_a_full_disk_leaves_what_was_there(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a small file system")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=12m", "numpush-test", tmp_path],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip(f"cannot mount a file system here: {done.stderr.strip()}")
+    try:
+        noise = np.random.default_rng(0).integers(0, 1 << 64, 1_600_000, "u8")
+        for options in ({}, {"compression": "gzip"}):
+            with stores.open(f"hdf5://{tmp_path}/a.h5", **options) as store:
+                store.put("a", np.arange(1000))
+                for n in (1_600_000, 1_590_000, 1_600_000):
+                    with pytest.raises(stores.StoreFull, match="'b'"):
+                        store.put("b", noise[:n])
+                    assert store.get("a").tolist() == list(range(1000))
+                    assert sorted(os.listdir(tmp_path)) == ["a.h5", "a.h5.lock"]
+                store.put("b", noise[:1_000_000])
+                assert np.array_equal(store.get("b"), noise[:1_000_000])
+                store.delete("b")
+                os.unlink(tmp_path / "a.h5")
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 def read_often(work):

@@ -36,15 +36,22 @@ _LOCK = ".lock"
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HEAD = struct.Struct("<8sQII")  # magic, length of the file before, number of pages, CRC-32
 _MAGIC = b"npushj01"
-_LOOK_EVERY = 0.01
+_LOOK_EVERY = 0.001  #: seconds; who puts one object after the other leaves it free for less than that
 _PATIENCE = 30.0  #: seconds that we wait for who has the file open
 
 
 class Overlay(io.RawIOBase):
-    """A file as HDF5 changes it; rule (1)."""
+    """A file as HDF5 changes it; rule (1).
+
+    HDF5 cannot close a file that it cannot write to. So an error of the disk is kept in `error`, and
+    whatever is written from then on is dropped, and never committed. The same goes for a forked child
+    of the writer, in which HDF5 writes what it has when the child ends.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._pid = os.getpid()
+        self.error: OSError | None = None
         self._file = io.FileIO(path, "r+")
         try:
             self._end = _known_end(self._file.fileno(), path)  #: what lies before it is in use
@@ -88,12 +95,17 @@ class Overlay(io.RawIOBase):
             n = min(len(left), _PAGE - start, self._end - at)
             self._page(page)[start : start + n] = left[:n]
             left, at = left[n:], at + n
-        while left:
-            n = os.pwrite(self._file.fileno(), left, at)
-            left, at = left[n:], at + n
-        self._at = at
-        self._length = max(self._length, at)
+        if left and self._may_write():
+            try:
+                _write_all(self._file.fileno(), left, at)
+            except OSError as error:
+                self.error = error
+        self._at = at + len(left)
+        self._length = max(self._length, self._at)
         return len(view)
+
+    def _may_write(self) -> bool:
+        return self.error is None and self._pid == os.getpid()
 
     def _page(self, page: int) -> bytearray:
         if page not in self._pages:
@@ -112,7 +124,11 @@ class Overlay(io.RawIOBase):
 
     def truncate(self, size: int | None = None) -> int:
         size = self._at if size is None else size
-        os.truncate(self._file.fileno(), max(size, self._end))
+        if self._may_write():
+            try:
+                os.truncate(self._file.fileno(), max(size, self._end))
+            except OSError as error:
+                self.error = error
         self._length = size
         return size
 
@@ -132,8 +148,11 @@ class Overlay(io.RawIOBase):
 
         Raises
         ------
+        OSError : the disk is full, or broken.
         StoreUnavailable : others have it open, for too long.
         """
+        if self.error is not None:
+            raise self.error
         fd = self._file.fileno()
         os.fsync(fd)
         with locked(fd, fcntl.LOCK_EX, self._path):
@@ -147,6 +166,9 @@ class Overlay(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
+            if self._pages and self._pid == os.getpid():  # not committed: give the room back
+                with contextlib.suppress(OSError):
+                    os.truncate(self._file.fileno(), self._end)
             self._file.close()
         super().close()
 

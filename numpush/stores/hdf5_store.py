@@ -25,6 +25,8 @@ from .hdf5_commit import Overlay, repaired, writing
 from .hdf5_data import Place, chunk_shape, decode, encode, look
 from .hdf5_foreign import foreign_record
 from .hdf5_layout import Part, dataset_dtype, name_parts
+from .hdf5_pandas import read_pandas
+from .in_memory import InMemory
 from .store import Stat, Store
 
 if TYPE_CHECKING:
@@ -234,10 +236,15 @@ class Hdf5Store(Store):
     def _changing(self, key: str) -> Iterator[Any]:
         """Give the file to change; what is done to it is there at the end, or not at all."""
         with self._naming_errors(key), writing(self._path), Overlay(self._path) as overlay:
-            with self._h5py.File(
-                overlay, "r+", alignment_threshold=1 << 16, alignment_interval=4096
-            ) as file:
-                yield file
+            try:
+                with self._h5py.File(
+                    overlay, "r+", alignment_threshold=1 << 16, alignment_interval=4096
+                ) as file:
+                    yield file
+            except Exception as error:
+                if overlay.error is not None:  # of which this one comes
+                    raise overlay.error from error
+                raise
             overlay.commit()
 
     # -- reading
@@ -255,12 +262,15 @@ class Hdf5Store(Store):
             return fetch(stored, into=into, columns=columns, rows=rows, name=name, progress=tell)
 
     @contextlib.contextmanager
-    def _opened(self, key: str) -> Iterator[_StoredHdf5]:
+    def _opened(self, key: str) -> Iterator[_StoredHdf5 | InMemory]:
         """Find an object, and note where its data is."""
         with self._naming_errors(key):
             with repaired(self._path) as fd, self._reading(fd) as file:
                 if key not in file or not _is_object(file[key]):
                     raise self._missing(key)
+                if "pandas_type" in file[key].attrs:
+                    yield InMemory(read_pandas(file[key], self._what(key)), self._what(key))
+                    return
                 own = os.dup(fd)
                 try:
                     stored = _StoredHdf5(own, file[key], self)
@@ -301,6 +311,8 @@ class Hdf5Store(Store):
 
     def _stat(self, key: str) -> Stat:
         with self._opened(key) as stored:
+            if isinstance(stored, InMemory):
+                return stat_of(key, stored, stored.record.size, "pandas")
             more = {"compression": "gzip"} if stored.is_compressed else {}
             return stat_of(key, stored, stored.stored_bytes, "hdf5", more)
 
@@ -332,7 +344,7 @@ def _is_object(item: Any) -> bool:
     """Whether a dataset or group is what a key means: not a folder of others."""
     if hasattr(item, "shape"):
         return not item.dtype.hasobject
-    if _RECORD in item:
+    if _RECORD in item or "pandas_type" in item.attrs:
         return True
     members = list(item.values())
     shapes = [getattr(each, "shape", None) for each in members]
