@@ -137,32 +137,46 @@ class _Crew:
         self._timeout = timeout
         self._what = what
         self._changed = threading.Condition()
-        self._n_done = self._n_alive = 0
+        self._n_done = self._n_told = self._n_alive = 0
         self._error: BaseException | None = None
         self._is_stopped = False
 
     def run(self, n_threads: int, progress: Progress) -> None:
-        self._n_alive = n_threads
-        for _ in range(n_threads):
-            threading.Thread(target=self._run, name="numpush-read", daemon=True).start()
-        told, since = 0, time.monotonic()
+        """Have all pieces done; without a timeout the caller's thread is one of those that do it."""
+        is_own = self._timeout is None
         try:
-            with self._changed:
-                while self._n_alive and self._error is None:
-                    self._changed.wait(0.1 if self._timeout is None else min(0.1, self._timeout))
-                    if self._n_done > told:
-                        progress(self._n_done - told)
-                        told, since = self._n_done, time.monotonic()
-                    elif self._timeout is not None and time.monotonic() - since > self._timeout:
-                        raise StoreUnavailable(
-                            f"{self._what}: nothing came for {self._timeout:g} s (timeout=)"
-                        )
-            progress(self._n_done - told)
+            for _ in range(n_threads - is_own):
+                self._n_alive += 1
+                threading.Thread(target=self._run, name="numpush-read", daemon=True).start()
+            if is_own:
+                self._n_alive += 1
+                self._run(progress)
+            self._wait(progress)
         finally:
             self._stop()
             error, self._error = self._error, None
         if error is not None:
             raise error
+
+    def _wait(self, progress: Progress) -> None:
+        """Wait until all pieces are done, or one has failed; rule (1)."""
+        since = time.monotonic()
+        with self._changed:
+            while self._n_alive and self._error is None:
+                self._changed.wait(0.1 if self._timeout is None else min(0.1, self._timeout))
+                if self._tell(progress):
+                    since = time.monotonic()
+                elif self._timeout is not None and time.monotonic() - since > self._timeout:
+                    raise StoreUnavailable(
+                        f"{self._what}: nothing came for {self._timeout:g} s (timeout=)"
+                    )
+            self._tell(progress)
+
+    def _tell(self, progress: Progress) -> bool:
+        n, self._n_told = self._n_done - self._n_told, self._n_done
+        if n:
+            progress(n)
+        return n > 0
 
     def _stop(self) -> None:
         """Stop the threads, and give those that do not hang the time to finish their piece."""
@@ -172,7 +186,7 @@ class _Crew:
             while self._n_alive and time.monotonic() < until:
                 self._changed.wait(0.1)
 
-    def _run(self) -> None:
+    def _run(self, progress: Progress | None = None) -> None:
         error: BaseException | None = None
         try:
             while True:
@@ -184,6 +198,8 @@ class _Crew:
                 with self._changed:
                     self._n_done += len(piece.target)
                     self._changed.notify()
+                if progress is not None:
+                    self._tell(progress)
         except BaseException as caught:
             error = caught
         with self._changed:

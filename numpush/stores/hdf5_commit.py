@@ -36,7 +36,9 @@ _LOCK = ".lock"
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HEAD = struct.Struct("<8sQII")  # magic, length of the file before, number of pages, CRC-32
 _MAGIC = b"npushj01"
-_LOOK_EVERY = 0.001  #: seconds; who puts one object after the other leaves it free for less than that
+_LOOK_EVERY = (
+    0.001  #: seconds; who puts one object after the other leaves it free for less than that
+)
 _PATIENCE = 30.0  #: seconds that we wait for who has the file open
 
 
@@ -59,6 +61,8 @@ class Overlay(io.RawIOBase):
             self._file.close()
             raise
         os.truncate(self._file.fileno(), self._end)  # what a killed writer left
+        #: Whether it is of a format whose own structures carry checksums.
+        self.has_checksums = os.pread(self._file.fileno(), 9, 0)[8] >= 2
         self._length = self._end
         self._pages: dict[int, bytearray] = {}
         self._at = 0
