@@ -144,12 +144,11 @@ class _Crew:
     def run(self, n_threads: int, progress: Progress) -> None:
         """Have all pieces done; without a timeout the caller's thread is one of those that do it."""
         is_own = self._timeout is None
+        self._n_alive = n_threads  # before any of them may be done: the last one closes the file
         try:
             for _ in range(n_threads - is_own):
-                self._n_alive += 1
                 threading.Thread(target=self._run, name="numpush-read", daemon=True).start()
             if is_own:
-                self._n_alive += 1
                 self._run(progress)
             self._wait(progress)
         finally:

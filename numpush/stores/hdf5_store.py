@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from typing import Any
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..blocks import place as place_buffers
 from ..errors import NumpushError
+from ..layout import Buffer, SchemaError, pack, unpack
+from ..record import read_record
 from .describing import describe_fields, stat_of
-from .errors import KeyNotFound, StoreDamaged, StoreFull, StoreUnavailable
-from .fetching import Stored, fetch
-from .hdf5_commit import Overlay, read_token, repaired, writing
-from .hdf5_data import Place
-from .hdf5_foreign import kind_of, read_whole
-from .hdf5_layout import RECORD, VERSION, VERSION_ATTR, name_parts, pack_record
-from .hdf5_object import Replaced, StoredHdf5
-from .hdf5_writing import How, write_array, write_parts
+from .errors import StoreDamaged, StoreError, StoreFull, StoreUnavailable
+from .fetching import Piece, Stored, fetch
+from .file_io import Extent, read_extents
+from .hdf5_commit import Overlay, repaired, token, writing
+from .hdf5_data import Place, chunk_shape, decode, encode, look
+from .hdf5_foreign import foreign_record
+from .hdf5_layout import Part, dataset_dtype, name_parts
+from .hdf5_pandas import read_pandas
 from .in_memory import InMemory
 from .store import Stat, Store
 
+if TYPE_CHECKING:
+    from ..shm.segment import Segment
+
 __all__ = ["Hdf5Store"]
 
+_RECORD = "numpush record"
 _NEW = ".numpush being written"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_TRIES = 100  #: of a get whose object is replaced each time
-_ALIGNED: dict[str, Any] = {"alignment_threshold": 1 << 16, "alignment_interval": 4096}
-_FORMAT = ("v110", "v110")  #: the first whose own structures carry checksums throughout
+_AHEAD = 8  #: compressed chunks that wait to be written, for each thread
 
 
 def load_h5py() -> Any:
@@ -89,10 +94,8 @@ class Hdf5Store(Store):
             checksum=checksum,
         )
         self._path = url.partition("://")[2]
-        if not os.path.isabs(self._path) or self._path.endswith("/"):
+        if not os.path.isabs(self._path):
             raise ValueError(f"URL {url!r}: an absolute path wanted, as in hdf5:///data/file.h5")
-        if os.path.isdir(self._path):
-            raise ValueError(f"URL {url!r}: that is a directory; the path of a file wanted")
         if compression not in ("gzip", None):
             raise ValueError(f"compression {compression!r}: 'gzip' or None wanted")
         if not 0 <= level <= 9:
@@ -101,8 +104,10 @@ class Hdf5Store(Store):
             raise ValueError(f"chunk {chunk}: between 4096 bytes and 1 GiB wanted")
         if threads is not None and threads < 1:
             raise ValueError(f"threads {threads}: at least 1 wanted")
-        self.n_threads = threads or os.cpu_count() or 1
-        self._how = How(level if compression else None, shuffle, chunk, self.n_threads)
+        self._level = level if compression else None
+        self._shuffle = shuffle and compression is not None
+        self._chunk = chunk
+        self._threads = threads or os.cpu_count() or 1
         self._checksum = checksum
         self._h5py = load_h5py()
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
@@ -114,7 +119,8 @@ class Hdf5Store(Store):
             if os.path.exists(self._path):
                 return
             new = self._path + ".new"
-            with self._h5py.File(new, "w", libver=_FORMAT):
+            # Data begins at pages, so that it can be mapped and read directly.
+            with self._h5py.File(new, "w", alignment_threshold=1 << 16, alignment_interval=4096):
                 pass
             os.rename(new, self._path)
 
@@ -122,27 +128,25 @@ class Hdf5Store(Store):
 
     def _put(self, key: str, obj: Any, tell: Callable[[int], None]) -> None:
         fields, buffers = describe_fields(obj, checksum=self._checksum, c_order=True)
+        schema = fields["schema"]
         frame = None
-        if fields["schema"]["kind"] == "frame":
+        if schema["kind"] == "frame":
             frame = obj.to_frame() if fields.get("as") == "series" else obj
-            parts = name_parts(fields["schema"], buffers, frame)
+            parts = name_parts(schema, buffers, frame)
             fields["datasets"] = [[part.name for part in each] for each in parts]
-        fields["id"] = os.urandom(16).hex()
         with self._changing(key) as file:
             if _NEW in file:
                 del file[_NEW]
             if frame is None:
-                buffer = buffers[0] if buffers else None
-                item = write_array(file, _NEW, np.asarray(obj), buffer, self._how, tell)
-                item.attrs[RECORD] = pack_record(fields)
+                self._write_array(file, obj, fields, buffers[0] if buffers else None, tell)
             else:
-                item = file.create_group(_NEW, track_order=True)
-                item.attrs["kind"] = fields.get("as", "frame")
-                item.attrs["columns"] = [str(label) for label in frame.columns][:1000]
-                item.create_dataset(RECORD, data=pack_record(fields))
+                group = file.create_group(_NEW, track_order=True)
+                group.attrs["kind"] = fields.get("as", "frame")
+                group.attrs["columns"] = [str(label) for label in frame.columns][:1000]
+                record = np.frombuffer(pack(fields), np.uint8)
+                group.create_dataset(_RECORD, data=record)
                 for each, buffer in zip(parts, buffers):
-                    write_parts(item, each, buffer, self._how, tell)
-            item.attrs[VERSION_ATTR] = VERSION
+                    self._write_parts(group, each, buffer, tell)
             self._make_way(file, key)
             file.move(_NEW, key)
 
@@ -151,29 +155,97 @@ class Hdf5Store(Store):
         names = key.split("/")
         for i in range(1, len(names)):
             above = "/".join(names[:i])
-            if above in file and kind_of(file[above]) != "":
+            if above in file and _is_object(file[above]):
                 raise ValueError(f"key {key!r}: {above!r} is an object of {self.url}, not a folder")
-        if file.get(key, getlink=True) is not None:
-            item = file.get(key)
-            if item is not None and not hasattr(item, "shape") and kind_of(item) == "":
+        if key in file:
+            if not _is_object(file[key]):
                 raise ValueError(f"key {key!r}: there are objects below it in {self.url}")
             del file[key]
         if len(names) > 1:
             file.require_group("/".join(names[:-1]))
 
+    def _write_array(
+        self, file: Any, obj: Any, fields: dict[str, Any], buffer: Buffer | None, tell: Any
+    ) -> None:
+        array = np.asarray(obj)
+        dtype = dataset_dtype(array.dtype)
+        shape = array.shape
+        if dtype.itemsize * array.size != array.nbytes:  # text of no bytes
+            dtype, shape = np.dtype("u1"), (0,)
+        dataset = self._make(file, _NEW, shape, dtype)
+        dataset.attrs[_RECORD] = np.frombuffer(pack(fields), np.uint8)
+        if array.dtype.kind in "mMUS":
+            dataset.attrs["dtype"] = array.dtype.str
+        if buffer is not None:
+            self._write(dataset, buffer.parts(self._chunk), tell)
+
+    def _write_parts(self, group: Any, parts: list[Part], buffer: Buffer, tell: Any) -> None:
+        """Write a buffer to its datasets, one behind the other."""
+        data = _Feed(buffer.parts(4 << 20))
+        size = buffer.nbytes // len(parts) if parts else 0
+        for part in parts:
+            dataset = self._make(group, part.name, (size // part.dtype.itemsize,), part.dtype)
+            for name, value in part.attrs.items():
+                dataset.attrs[name] = value
+            self._write(dataset, data.take(size), tell)
+
+    def _make(self, group: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        if self._level is None or not all(shape) or not shape:
+            return group.create_dataset(name, shape, dtype)
+        chunk = chunk_shape(shape, dtype.itemsize, self._chunk)
+        return group.create_dataset(
+            name,
+            shape,
+            dtype,
+            chunks=chunk,
+            compression="gzip",
+            compression_opts=self._level,
+            shuffle=self._shuffle,
+        )
+
+    def _write(self, dataset: Any, parts: Iterator[Any], tell: Any) -> None:
+        """Write the bytes of a dataset, which come in parts, in C order."""
+        if not dataset.size:
+            return
+        itemsize = dataset.dtype.itemsize
+        feed = _Feed(parts)
+        if dataset.chunks is None:
+            if dataset.shape == ():
+                dataset[()] = np.frombuffer(feed.read(itemsize), dataset.dtype)[0]
+                return
+            row = dataset.nbytes // len(dataset)
+            step = max(1, (8 << 20) // row)
+            for start in range(0, len(dataset), step):
+                stop = min(start + step, len(dataset))
+                data = feed.read((stop - start) * row)
+                dataset[start:stop] = data.view(dataset.dtype).reshape(-1, *dataset.shape[1:])
+                tell(len(data))
+            return
+        with ThreadPoolExecutor(self._threads) as threads:
+            waiting: list[tuple[Any, Any]] = []
+            for corner, data in _chunks_of(dataset, feed):
+                task = threads.submit(encode, data, itemsize, self._level, self._shuffle)
+                waiting.append((corner, task))
+                tell(len(data))
+                if len(waiting) > _AHEAD * self._threads:
+                    _write_chunk(dataset, *waiting.pop(0))
+            for each in waiting:
+                _write_chunk(dataset, *each)
+
     @contextlib.contextmanager
     def _changing(self, key: str) -> Iterator[Any]:
         """Give the file to change; what is done to it is there at the end, or not at all."""
-        with (
-            self._naming_errors(key),
-            writing(self._path) as lock,
-            Overlay(self._path) as overlay,
-        ):
-            # Data begins at pages, so that it can be mapped and read directly.
-            options = _ALIGNED | ({"libver": _FORMAT} if overlay.has_checksums else {})
-            with self._h5py.File(overlay, "r+", **options) as file:
-                yield file
-            overlay.commit(lock)
+        with self._naming_errors(key), writing(self._path), Overlay(self._path) as overlay:
+            try:
+                with self._h5py.File(
+                    overlay, "r+", alignment_threshold=1 << 16, alignment_interval=4096
+                ) as file:
+                    yield file
+            except Exception as error:
+                if overlay.error is not None:  # of which this one comes
+                    raise overlay.error from error
+                raise
+            overlay.commit()
 
     # -- reading
 
@@ -186,64 +258,41 @@ class Hdf5Store(Store):
         name: str | None,
         tell: Callable[[int], None],
     ) -> Any:
-        def get(stored: Stored, size: int) -> Any:
-            return fetch(stored, into=into, columns=columns, rows=rows, name=name, progress=tell)
-
-        return self._with(key, get)
-
-    def _with(self, key: str, do: Callable[[Stored, int], Any]) -> Any:
-        """Call *do* with an object and the bytes that it takes; again, if it is replaced meanwhile."""
-        for _ in range(_TRIES):
-            with (
-                contextlib.suppress(Replaced),
-                self._opened(key) as found,
-                self._naming_errors(key),
-            ):
-                return do(*found)
-        raise StoreUnavailable(
-            f"{self._what(key)}: it was replaced {_TRIES} times while it was read"
+        return self._use(
+            key,
+            lambda stored: fetch(
+                stored, into=into, columns=columns, rows=rows, name=name, progress=tell
+            ),
         )
 
-    @contextlib.contextmanager
-    def _opened(self, key: str) -> Iterator[tuple[Stored, int]]:
-        """Find an object, and note where its data is."""
-        what = self._what(key)
-        with contextlib.ExitStack() as stack, self._naming_errors(key):
-            with repaired(self._path) as fd, self._reading(fd) as file:
-                item = self._find(file, key)
-                size, kind = _stored_bytes(item), kind_of(item)
-                stored: Stored
-                if kind in ("array", "frame"):
-                    own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-                    stack.callback(os.close, own)
-                    end, token = os.fstat(own).st_size, read_token(self._path)
-                    stored = StoredHdf5(key, item, own, end, token, self, what)
-                else:
-                    stored = InMemory(read_whole(item, kind, what), what)
-            yield stored, size
+    def _use(self, key: str, use: Callable[[Stored], Any]) -> Any:
+        """Find an object, and have it read; if it was changed meanwhile, with the file locked."""
+        with self._naming_errors(key):
+            with repaired(self._path) as fd:
+                stored = self._find(key, fd)
+                before = token(self._path, fd)
+                own = os.dup(fd)
+            try:
+                result = use(stored.over(own))
+                if token(self._path, own) == before:
+                    return result
+                del result
+            except (StoreDamaged, StoreUnavailable):
+                if token(self._path, own) == before:
+                    raise
+            finally:
+                os.close(own)
+            with repaired(self._path) as fd:
+                return use(self._find(key, fd).over(fd))
 
-    def _find(self, file: Any, key: str) -> Any:
-        """Return what a key means. Links to other files are not followed.
-
-        Raises
-        ------
-        KeyNotFound
-        """
-        group, names = file, key.split("/")
-        for i, name in enumerate(names):
-            link = group.get(name, getlink=True) if _is_folder(group, i) else None
-            if isinstance(link, self._h5py.ExternalLink):
-                raise KeyNotFound(
-                    f"{self._what(key)}: a link to {link.path!r} of the file {link.filename!r}; "
-                    "open that"
-                )
-            group = None if link is None else group.get(name)
-            if group is None:
+    def _find(self, key: str, fd: int) -> _Found:
+        """Note where an object's data is."""
+        with self._reading(fd) as file:
+            if key not in file or not _is_object(file[key]):
                 raise self._missing(key)
-        number = self._h5py.h5o.get_info(group.id).fileno
-        if number != self._h5py.h5o.get_info(file.id).fileno or kind_of(group) == "":
-            raise KeyNotFound(f"{self._what(key)}: what is there is no array and no frame: {group}")
-        return group
+            if "pandas_type" in file[key].attrs:
+                return _Found(InMemory(read_pandas(file[key], self._what(key)), self._what(key)))
+            return _Found(_StoredHdf5(file[key], self))
 
     @contextlib.contextmanager
     def _reading(self, fd: int) -> Iterator[Any]:
@@ -258,111 +307,264 @@ class Hdf5Store(Store):
     def _keys(self, prefix: str) -> list[str]:
         found: list[str] = []
         with self._naming_errors(""), repaired(self._path) as fd, self._reading(fd) as file:
-            self._collect(file, "", found, set())
+            _collect(file, "", found)
         return [key for key in found if key.startswith(prefix)]
-
-    def _collect(self, group: Any, path: str, found: list[str], seen: set[int]) -> None:
-        """Collect the keys below a group. Links by name are not followed."""
-        seen.add(self._h5py.h5o.get_info(group.id).addr)
-        for name in group:
-            if name.startswith("."):
-                continue
-            if not isinstance(group.get(name, getlink=True), self._h5py.HardLink):
-                continue
-            item = group[name]
-            if kind_of(item) != "":
-                found.append(path + name)
-            elif (
-                isinstance(item, self._h5py.Group)
-                and self._h5py.h5o.get_info(item.id).addr not in seen
-            ):
-                self._collect(item, f"{path}{name}/", found, seen)
 
     def _delete(self, key: str) -> None:
         with self._changing(key) as file:
-            self._find(file, key)
+            if key not in file or not _is_object(file[key]):
+                raise self._missing(key)
             del file[key]
             while "/" in key:  # folders that nothing is in any more
                 key = key.rpartition("/")[0]
-                if len(file[key]) or len(file[key].attrs):
+                if len(file[key]):
                     break
                 del file[key]
 
     def _stat(self, key: str) -> Stat:
-        def stat(stored: Stored, size: int) -> Stat:
-            is_compressed = isinstance(stored, StoredHdf5) and stored.is_compressed
-            more = {"compression": "gzip"} if is_compressed else {}
-            return stat_of(key, stored, size, "hdf5", more)
+        def look_at(stored: Stored) -> Stat:
+            if not isinstance(stored, _StoredHdf5):
+                return stat_of(key, stored, stored.record.size, "pandas")
+            more = {"compression": "gzip"} if stored.is_compressed else {}
+            return stat_of(key, stored, stored.stored_bytes, "hdf5", more)
 
-        found: Stat = self._with(key, stat)
+        found: Stat = self._use(key, look_at)
         return found
-
-    # -- for StoredHdf5
-
-    def token(self) -> bytes:
-        return read_token(self._path)
-
-    def look_again(self, key: str, look: Callable[[Any, int], Any]) -> Any:
-        with self._naming_errors(key), repaired(self._path) as fd, self._reading(fd) as file:
-            try:
-                item = self._find(file, key)
-            except KeyNotFound:
-                return None
-            return look(item, os.fstat(fd).st_size)
-
-    def read_by_h5py(self, place: Place, rows: slice, out: Any) -> None:
-        with contextlib.ExitStack() as stack:
-            if place.has_others:  # which only a file that is open by its name finds
-                file = stack.enter_context(self._h5py.File(self._path, "r"))
-            else:
-                fd = stack.enter_context(repaired(self._path))
-                file = stack.enter_context(self._reading(fd))
-            dataset = file[place.name]
-            if dataset.shape != place.shape or dataset.dtype != place.dtype:
-                raise Replaced(f"{self.url}: {place.name!r} was replaced while it was read")
-            if place.shape == ():
-                out[0] = dataset[()]
-            else:
-                dataset.read_direct(out, rows)
 
     def _close(self) -> None:
         pass  # nothing stays open
 
     @contextlib.contextmanager
     def _naming_errors(self, key: str) -> Iterator[None]:
-        """Turn what h5py raises, which may be anything, into errors of ours."""
         what = self._what(key) if key else self.url
         try:
             yield
-        except NumpushError:
+        except (NumpushError, FileNotFoundError):
             raise
-        except FileNotFoundError as error:
-            if os.path.exists(self._path):
-                raise StoreDamaged(f"{what}: {error}") from error
-            raise KeyNotFound(f"{what}: the file is gone") from error
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in (28, 122):
                 raise StoreFull(error.errno, f"{what}: {error.strerror}") from error
             if error.errno is None or "HDF5" in str(error) or "file signature" in str(error):
                 raise StoreDamaged(f"{what}: {error}") from error
             raise StoreUnavailable(f"{what}: {error}") from error
-        except (RuntimeError, KeyError, AttributeError, IndexError, OverflowError) as error:
-            raise StoreDamaged(f"{what}: damaged: {error}") from error
+        except (RuntimeError, KeyError) as error:
+            raise StoreDamaged(f"{what}: {error}") from error
 
 
-def _is_folder(group: Any, depth: int) -> bool:
-    """Whether keys go on below a group, *depth* parts of a key down: not in what is an object."""
-    return not hasattr(group, "shape") and (not depth or kind_of(group) == "")
+def _write_chunk(dataset: Any, start: tuple[int, ...], task: Any) -> None:
+    dataset.id.write_direct_chunk(start, task.result())
 
 
-def _stored_bytes(item: Any) -> int:
+def _is_object(item: Any) -> bool:
+    """Whether a dataset or group is what a key means: not a folder of others."""
     if hasattr(item, "shape"):
-        return max(1, int(item.id.get_storage_size()))
-    found = [1]
+        return item.shape is not None and not item.dtype.hasobject
+    if _RECORD in item or "pandas_type" in item.attrs:
+        return True
+    members = [member for _, member in _members(item)]
+    shapes = [getattr(each, "shape", None) for each in members]
+    return (
+        bool(shapes)
+        and all(shape is not None and len(shape) == 1 and shape == shapes[0] for shape in shapes)
+        and not any(_RECORD in each.attrs or each.dtype.hasobject for each in members)
+    )
 
-    def add(_: str, each: Any) -> None:
-        if hasattr(each, "shape"):
-            found.append(int(each.id.get_storage_size()))
 
-    item.visititems(add)
-    return sum(found)
+def _members(group: Any) -> Iterator[tuple[str, Any]]:
+    """Give what is in a group; what lies in other files, or nowhere, is not looked at."""
+    for name in group:
+        if isinstance(group.get(name, getlink=True), import_module("h5py").HardLink):
+            yield name, group[name]
+
+
+def _collect(group: Any, path: str, found: list[str]) -> None:
+    for name, item in _members(group):
+        if name.startswith("."):
+            continue
+        if _is_object(item):
+            found.append(path + name)
+        elif not hasattr(item, "shape"):
+            _collect(item, f"{path}{name}/", found)
+
+
+class _Feed:
+    """Bytes that come in parts, taken in others."""
+
+    def __init__(self, parts: Iterator[Any]) -> None:
+        self._parts = parts
+        self._left = np.empty(0, np.uint8)
+
+    def take(self, size: int) -> Iterator[Any]:
+        """Give the next bytes in the parts that they come in."""
+        while size:
+            if not len(self._left):
+                self._left = next(self._parts)
+            part = self._left[:size]
+            self._left = self._left[len(part) :]
+            size -= len(part)
+            yield part
+
+    def read(self, size: int) -> Any:
+        """Give the next bytes as one array; a copy where they come in several."""
+        parts = list(self.take(size))
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.uint8), *parts])
+
+
+def _chunks_of(dataset: Any, feed: _Feed) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """Cut what comes in C order into chunks that are whole rows, or parts of one, filled up."""
+    shape, chunk, itemsize = dataset.shape, dataset.chunks, dataset.dtype.itemsize
+    full = int(np.prod(chunk)) * itemsize
+    axis = next(i for i in range(len(shape)) if shape[i + 1 :] == chunk[i + 1 :])
+    rest = int(np.prod(shape[axis + 1 :], dtype=int)) * itemsize
+    for outer in np.ndindex(*shape[:axis]):
+        for start in range(0, shape[axis], chunk[axis]):
+            n = min(chunk[axis], shape[axis] - start)
+            data = feed.read(n * rest)
+            if len(data) < full:
+                data = np.concatenate([data, np.zeros(full - len(data), np.uint8)])
+            yield (*outer, start, *(0,) * (len(shape) - axis - 1)), data
+
+
+class _Found(NamedTuple):
+    """An object whose data is to be read from a descriptor that is yet to come."""
+
+    stored: Stored
+
+    def over(self, fd: int) -> Stored:
+        if isinstance(self.stored, _StoredHdf5):
+            self.stored.fd = fd
+        return self.stored
+
+
+class _StoredHdf5:
+    """An object of a file; a `Stored`, once it has the `fd` to read from."""
+
+    def __init__(self, item: Any, store: Hdf5Store) -> None:
+        self.what = store._what(item.name.lstrip("/"))
+        self.fd = -1
+        self._store = store
+        self._item = item.name
+        self._h5py = store._h5py
+        fields, datasets = _read_fields(item, self.what)
+        try:
+            self._places = [[look(dataset) for dataset in each] for each in datasets]
+        except StoreDamaged as error:
+            raise StoreDamaged(f"{self.what}: {error}") from None
+        self._starts = [[0, *accumulate(place.nbytes for place in each)] for each in self._places]
+        try:
+            if fields is None:
+                self.record = foreign_record(item, datasets)
+            else:
+                self.record = read_record(fields, place_buffers(fields.get("buffers", []))[1])
+        except (SchemaError, TypeError) as error:
+            raise StoreDamaged(f"{self.what}: {error}") from error
+        self._check_sizes()
+        everything = [place for each in self._places for place in each]
+        self.is_compressed = any(place.filters for place in everything)
+        self.stored_bytes = sum(
+            dataset.id.get_storage_size() for each in datasets for dataset in each
+        )
+
+    def _check_sizes(self) -> None:
+        found = [starts[-1] for starts in self._starts]
+        if found != self.record.sizes:
+            raise StoreDamaged(
+                f"{self.what}: datasets of {found} bytes found, {self.record.sizes} wanted"
+            )
+
+    def read(
+        self, pieces: list[Piece], segment: Segment | None, progress: Callable[[int], None]
+    ) -> None:
+        extents: list[Extent] = []
+        tasks: list[Callable[[], int]] = []
+        for buffer, start, stop, target in pieces:
+            for place, first in zip(self._places[buffer], self._starts[buffer]):
+                low, high = max(start, first), min(stop, first + place.nbytes)
+                if low < high:
+                    part = target[low - start : high - start]
+                    self._plan(place, low - first, part, extents, tasks)
+        read_extents(
+            self.fd,
+            extents,
+            None,
+            io="read",
+            n_threads=self._store._threads,
+            timeout=None,
+            what=self.what,
+            progress=progress,
+        )
+        if len(tasks) < 2 or self._store._threads == 1:
+            for task in tasks:
+                progress(task())
+            return
+        with ThreadPoolExecutor(self._store._threads, "numpush-hdf5") as threads:
+            futures = [threads.submit(task) for task in tasks]
+            try:
+                for future in futures:
+                    progress(future.result())
+            finally:
+                threads.shutdown(wait=True, cancel_futures=True)
+
+    def _plan(
+        self,
+        place: Place,
+        start: int,
+        target: Any,
+        extents: list[Extent],
+        tasks: list[Callable[[], int]],
+    ) -> None:
+        """Say how bytes of a dataset from *start* on get to *target*."""
+        if place.offset is not None:
+            extents.append(Extent(place.offset + start, target))
+            return
+        first, odd = divmod(start, place.row) if place.row else (0, 0)
+        if odd or (place.row and len(target) % place.row):
+            raise StoreError(f"{self.what}: bytes that are no rows of {place.name!r}")
+        if place.chunk is None:
+            self._read_by_h5py(place, first, target)
+            return
+        n_rows = len(target) // place.row
+        for chunk in place.chunks:
+            low = max(chunk.start[0], first)
+            high = min(chunk.start[0] + place.chunk[0], first + n_rows)
+            if low >= high:
+                continue
+            n = (high - low) * place.row // (len(place.chunks) or 1)
+
+            def task(chunk: Any = chunk, n: int = n) -> int:
+                decode(self.fd, place, chunk, first, target, self.what)
+                return n
+
+            tasks.append(task)
+
+    def _read_by_h5py(self, place: Place, first: int, target: Any) -> None:
+        store = self._store
+        opened = store._h5py.File(store._path) if place.is_elsewhere else store._reading(self.fd)
+        with opened as file:
+            dataset = file[place.name]
+            if dataset.shape != place.shape or dataset.dtype != place.dtype:
+                raise StoreUnavailable(f"{self.what}: it was replaced while it was read")
+            if place.shape == ():
+                target[:] = np.frombuffer(dataset[()].tobytes(), np.uint8)
+                return
+            out = target.view(place.dtype).reshape(-1, *place.shape[1:])
+            dataset.read_direct(out, np.s_[first : first + len(out)])
+
+
+def _read_fields(item: Any, what: str) -> tuple[dict[str, Any] | None, list[list[Any]]]:
+    """Return the record's fields, or None of what others wrote, and the datasets of each buffer."""
+    try:
+        if hasattr(item, "shape"):
+            packed = item.attrs.get(_RECORD)
+            fields = None if packed is None else unpack(np.asarray(packed, np.uint8).tobytes())
+            n = 1 if fields is None else len(fields.get("buffers", ()))
+            return fields, [[item]] * n
+        if _RECORD not in item:
+            return None, [[dataset] for _, dataset in _members(item)]
+        fields = unpack(item[_RECORD][:].tobytes())
+        names = fields.get("datasets")
+        if type(names) is not list or len(names) != len(fields.get("buffers", ())):
+            raise SchemaError("'datasets': a list for each buffer wanted")
+        return fields, [[item[name] for name in each] for each in names]
+    except (SchemaError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreDamaged(f"{what}: {error}") from error
