@@ -288,11 +288,12 @@ class Hdf5Store(Store):
     def _find(self, key: str, fd: int) -> _Found:
         """Note where an object's data is."""
         with self._reading(fd) as file:
-            if key not in file or not _is_object(file[key]):
+            item = _find_object(file, key)
+            if item is None:
                 raise self._missing(key)
-            if "pandas_type" in file[key].attrs:
-                return _Found(InMemory(read_pandas(file[key], self._what(key)), self._what(key)))
-            return _Found(_StoredHdf5(file[key], self))
+            if "pandas_type" in item.attrs:
+                return _Found(InMemory(read_pandas(item, self._what(key)), self._what(key)))
+            return _Found(_StoredHdf5(item, self))
 
     @contextlib.contextmanager
     def _reading(self, fd: int) -> Iterator[Any]:
@@ -312,7 +313,7 @@ class Hdf5Store(Store):
 
     def _delete(self, key: str) -> None:
         with self._changing(key) as file:
-            if key not in file or not _is_object(file[key]):
+            if _find_object(file, key) is None:
                 raise self._missing(key)
             del file[key]
             while "/" in key:  # folders that nothing is in any more
@@ -370,11 +371,25 @@ def _is_object(item: Any) -> bool:
     )
 
 
+def _find_object(file: Any, key: str) -> Any:
+    """Return what a key means, or None: nothing, or what is in other files."""
+    item = file
+    for name in key.split("/"):
+        if hasattr(item, "shape") or not _is_member(item, name):
+            return None
+        item = item[name]
+    return item if _is_object(item) else None
+
+
 def _members(group: Any) -> Iterator[tuple[str, Any]]:
     """Give what is in a group; what lies in other files, or nowhere, is not looked at."""
     for name in group:
-        if isinstance(group.get(name, getlink=True), import_module("h5py").HardLink):
+        if _is_member(group, name):
             yield name, group[name]
+
+
+def _is_member(group: Any, name: str) -> bool:
+    return isinstance(group.get(name, getlink=True), import_module("h5py").HardLink)
 
 
 def _collect(group: Any, path: str, found: list[str]) -> None:
