@@ -21,7 +21,7 @@ import pytest
 
 from layout_samples import N, assert_same, naming
 from numpush import SDataFrame, stores
-from numpush.stores import hdf5_commit, hdf5_store
+from numpush.stores import hdf5_commit, hdf5_reading
 from numpush.stores.hdf5_commit import Overlay, recover, writing
 
 h5py = pytest.importorskip("h5py", reason='needs h5py: pip install "numpush[hdf5]"')
@@ -363,7 +363,7 @@ class TestCommits:
         """What lies at the end of the file is given back, and written over by the next put."""
         with stores.open(f"hdf5://{tmp_path}/a.h5") as store:
             store.put("k", np.ones(100_003))
-            real = hdf5_store.read_extents
+            real = hdf5_reading.read_extents
 
             def change_first(*args, **kwargs):
                 monkeypatch.undo()
@@ -373,7 +373,7 @@ class TestCommits:
                 store.put("more", np.full(100_003, 3.0))
                 return real(*args, **kwargs)
 
-            monkeypatch.setattr(hdf5_store, "read_extents", change_first)
+            monkeypatch.setattr(hdf5_reading, "read_extents", change_first)
             assert (store.get("k") == 2.0).all()
 
     def test_many_processes_read_while_one_writes(self, tmp_path):
