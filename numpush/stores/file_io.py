@@ -90,7 +90,8 @@ def read_extents(
         def work(fd: int, piece: Extent) -> None:
             _read(fd, piece, what)
 
-    n = n_threads or min(_MOST_THREADS, os.cpu_count() or 1)
+    # Of a mapping several threads wait for each other: its pages are entered under one lock.
+    n = n_threads or (1 if io == "mmap" else min(_MOST_THREADS, os.cpu_count() or 1))
     if timeout is None and (n == 1 or len(pieces) < 2):
         for piece in pieces:
             work(fd, piece)
