@@ -100,7 +100,7 @@ def test_a_slot_that_has_moved_is_found(nodes, store):
         target.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[0])
         source.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[1])
         keys = source.execute_command("CLUSTER GETKEYSINSLOT", slot, 1000)
-        assert len(keys) == 3  # head and parts
+        assert len(keys) >= 3  # head and parts, and those of other tests
         source.execute_command("MIGRATE", "127.0.0.1", new.port, "", 0, 10000, "KEYS", *keys)
         for node in nodes:
             with node.client() as client:
