@@ -20,7 +20,6 @@ import pytest
 import processes
 from layout_samples import N, assert_same, naming
 from numpush import SArray, SDataFrame, stores
-from numpush.stores.errors import StoreError
 from numpush.stores.file_io import IO
 from numpush.stores.replacing import replacing, sweep
 
@@ -59,7 +58,7 @@ class TestReading:
             error = None
             try:
                 found = store.get("a")
-            except StoreError as caught:
+            except stores.StoreUnsupported as caught:
                 error = str(caught)
             assert "io='read'" in error if error else np.array_equal(found, BIG)
 
