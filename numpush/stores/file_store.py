@@ -86,7 +86,7 @@ class FileStore(Store):
         return os.path.join(self._dir, key + _SUFFIX)
 
     def _put(self, key: str, obj: Any, tell: Callable[[int], None]) -> None:
-        head, buffers, _ = encode(obj, checksum=self._checksum)
+        head, buffers, size = encode(obj, checksum=self._checksum)
         path = self._path(key)
         folder = os.path.dirname(path)
         with self._naming_errors(key, is_put=True):
@@ -95,7 +95,7 @@ class FileStore(Store):
             if now - self._swept.get(folder, -_SWEEP_EACH) >= _SWEEP_EACH:
                 sweep(folder)
                 self._swept[folder] = now
-            with replacing(path, sync=self._sync) as out:
+            with replacing(path, size=len(head) + size, sync=self._sync) as out:
                 for part in [head, *body_parts(buffers)]:
                     data = memoryview(part).cast("B")
                     while data:
