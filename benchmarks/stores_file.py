@@ -2,6 +2,7 @@
 
 Fresh: into a new segment, whose memory is freed after each turn and not kept warm. Into: over an array
 that is there. With --folder on a MooseFS (tests/moosefs/cell.sh) the same there, against cp to /dev/shm.
+Nothing is written in turns then: MooseFS frees what is deleted late, and a small cell would be full.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def main() -> None:
     put.add("numpush, put(sync=False)", lambda: quick.put("b", target))
     put.add("ndarray.tofile to a new file, rename", lambda: replace(target, plain + "2"))
     put.add("ndarray.tofile over the old file", lambda: target.view(np.ndarray).tofile(plain + "3"))
-    races = [fresh, into, mapped, put]
+    races = [fresh, into, mapped] + ([] if args.folder else [put])
     try:
         for race in races:
             race.run(args.rounds)
