@@ -2,7 +2,7 @@
 
 Fresh: into a new segment, whose memory is freed after each turn and not kept warm. Into: over an array
 that is there. With --folder on a MooseFS (tests/moosefs/cell.sh) the same there, against cp to /dev/shm.
-Nothing is written in turns then: MooseFS frees what is deleted late, and a small cell would be full.
+With --puts 0 nothing is written in turns: MooseFS frees what is deleted late, and a small cell is full.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PIPE = 1 << 20
 
 
 def main() -> None:
-    args = arguments(__doc__, mib=256, folder="")
+    args = arguments(__doc__, mib=256, folder="", puts=1)
     array = np.random.default_rng(0).random(args.mib << 17)
     folder = tempfile.mkdtemp(dir=args.folder or None)
     plain = os.path.join(folder, "plain")
@@ -77,7 +77,7 @@ def main() -> None:
     put.add("numpush, put(sync=False)", lambda: quick.put("b", target))
     put.add("ndarray.tofile to a new file, rename", lambda: replace(target, plain + "2"))
     put.add("ndarray.tofile over the old file", lambda: target.view(np.ndarray).tofile(plain + "3"))
-    races = [fresh, into, mapped] + ([] if args.folder else [put])
+    races = [fresh, into, mapped, *([put] if args.puts else [])]
     try:
         for race in races:
             race.run(args.rounds)

@@ -96,6 +96,35 @@ def running(folder: Path, *options: str, keeps: bool = False) -> Iterator[Server
         server.kill()
 
 
+@contextmanager
+def cluster(folder: Path, n: int = 3) -> Iterator[list[Server]]:
+    """Give the nodes of a cluster, each of which has a part of the slots."""
+    with contextlib.ExitStack() as stack:
+        nodes = []
+        for i in range(n):
+            (folder / str(i)).mkdir()
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+            options += ("--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no")
+            nodes.append(stack.enter_context(running(folder / str(i), *options)))
+        edges = [16384 * i // n for i in range(n + 1)]
+        bus = [int(node._command[node._command.index("--cluster-port") + 1]) for node in nodes]
+        for node, first, last in zip(nodes, edges, edges[1:]):
+            with node.client() as client:
+                client.execute_command("CLUSTER ADDSLOTSRANGE", first, last - 1)
+                for other, port in zip(nodes, bus):
+                    client.execute_command("CLUSTER MEET", "127.0.0.1", other.port, port)
+        until = time.monotonic() + LIMIT
+        for node in nodes:
+            with node.client() as client:
+                wanted = {"cluster_state": "ok", "cluster_known_nodes": str(n)}
+                wanted["cluster_slots_assigned"] = "16384"
+                while wanted.items() - (found := client.execute_command("CLUSTER INFO")).items():
+                    if time.monotonic() > until:
+                        pytest.fail(f"the cluster does not form: {found}")
+                    time.sleep(0.05)
+        yield nodes
+
+
 def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

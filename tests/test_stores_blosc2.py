@@ -23,6 +23,7 @@ import pytest
 from layout_samples import N, naming
 from numpush import SArray, SDataFrame, blosc2_chunks, stores
 from numpush.stores import blosc2_file, blosc2_reading
+from numpush.stores.blosc2_store import Blosc2Store
 from numpush.stores.crc32 import combine
 
 blosc2 = pytest.importorskip("blosc2", reason="needs blosc2")
@@ -570,6 +571,36 @@ class TestWriting:
                 assert os.listdir(tmp_path) == files
             store.delete("k")
             assert os.listdir(tmp_path) == []
+
+    def test_two_who_put_an_array_and_a_frame_by_one_key_leave_one_of_them(
+        self, tmp_path, monkeypatch
+    ):
+        real = Blosc2Store._drop
+        children = []
+
+        def slow(self, key, suffixes):
+            if not children:  # who is forked while the folder is locked does not keep it locked
+                children.append(
+                    multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+                )
+                children[0].start()
+            time.sleep(0.2)
+            return real(self, key, suffixes)
+
+        monkeypatch.setattr(Blosc2Store, "_drop", slow)
+        with open_store(tmp_path) as store:
+            writers = [
+                threading.Thread(target=store.put, args=("k", obj)) for obj in (BIG[:9], FRAME)
+            ]
+            for writer in writers:
+                writer.start()
+            for writer in writers:
+                writer.join(30)
+            assert not any(writer.is_alive() for writer in writers)
+            assert len(os.listdir(tmp_path)) == 1
+            assert len(store.get("k")) in (9, N)
+        children[0].kill()
+        children[0].join()
 
     @pytest.mark.crash
     def test_killed_writers_leave_one_or_the_other(self, tmp_path):

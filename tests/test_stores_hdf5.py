@@ -21,7 +21,7 @@ import pytest
 
 from layout_samples import N, assert_same, naming
 from numpush import SDataFrame, stores
-from numpush.stores import hdf5_commit
+from numpush.stores import hdf5_commit, hdf5_reading
 from numpush.stores.hdf5_commit import Overlay, recover, writing
 
 h5py = pytest.importorskip("h5py", reason='needs h5py: pip install "numpush[hdf5]"')
@@ -165,6 +165,40 @@ class TestOthersWrote:
             assert store.get("compact").tolist() == [0, 1, 2, 3, 4]
             with pytest.raises(stores.KeyNotFound):
                 store.get("text")
+
+    def test_what_is_stored_in_odd_ways_is_right_or_refused(self, tmp_path):
+        wanted = np.arange(100, dtype="i4")
+        with h5py.File(tmp_path / "b.h5", "w") as file:
+            file["source"] = wanted
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            virtual = h5py.VirtualLayout((100,), "i4")
+            virtual[:] = h5py.VirtualSource(str(tmp_path / "b.h5"), "source", (100,))
+            file.create_virtual_dataset("virtual", virtual)
+            odd = h5py.h5t.STD_I32LE.copy()  # 24 bits, from the eighth on
+            odd.set_precision(24)
+            odd.set_offset(8)
+            space = h5py.h5s.create_simple((100,))
+            h5py.Dataset(h5py.h5d.create(file.id, b"odd", odd, space))[:] = wanted
+            file.create_dataset("outside", (100,), "i4", external=[(tmp_path / "raw", 0, 400)])[
+                :
+            ] = wanted
+            file["nothing"] = h5py.Empty("f8")
+            file["dangling"] = h5py.SoftLink("/not/there")
+            file["elsewhere"] = h5py.ExternalLink("not-there.h5", "x")
+            made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            made.set_chunk((10,))
+            made.set_filter(32123, h5py.h5z.FLAG_OPTIONAL)  # nobody's
+            h5py.h5d.create(file.id, b"strange", h5py.h5t.NATIVE_INT32, space, made)
+        with stores.open(f"hdf5://{tmp_path}/a.h5") as store:
+            assert store.keys() == ["odd", "outside", "strange", "virtual"]
+            for key in ("odd", "outside", "virtual"):
+                with naming(key):
+                    assert np.array_equal(store.get(key), wanted)
+            with pytest.raises(stores.StoreDamaged, match="filter 32123"):
+                store.get("strange")
+            for key in ("nothing", "dangling", "elsewhere"):
+                with pytest.raises(stores.KeyNotFound):
+                    store.get(key)
 
     def test_a_group_of_columns_is_a_frame(self, tmp_path):
         with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -324,6 +358,23 @@ class TestCommits:
                 assert np.array_equal(store.get("a"), np.arange(N))
             store.put("a", np.zeros(3))
             assert store.get("a").tolist() == [0, 0, 0]
+
+    def test_who_looked_before_a_change_reads_again(self, tmp_path, monkeypatch):
+        """What lies at the end of the file is given back, and written over by the next put."""
+        with stores.open(f"hdf5://{tmp_path}/a.h5") as store:
+            store.put("k", np.ones(100_003))
+            real = hdf5_reading.read_extents
+
+            def change_first(*args, **kwargs):
+                monkeypatch.undo()
+                store.put("other", np.zeros(3))
+                store.delete("k")
+                store.put("k", np.full(100_003, 2.0))
+                store.put("more", np.full(100_003, 3.0))
+                return real(*args, **kwargs)
+
+            monkeypatch.setattr(hdf5_reading, "read_extents", change_first)
+            assert (store.get("k") == 2.0).all()
 
     def test_many_processes_read_while_one_writes(self, tmp_path):
         with stores.open(f"hdf5://{tmp_path}/a.h5", compression="gzip") as store:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -104,9 +105,15 @@ class Blosc2Store(Store):
             if folder not in self._swept:
                 sweep(folder)
                 self._swept.add(folder)
-            with replacing(path, sync=self._sync) as out:
-                write_object(out.fileno(), described, self._codec, self._n_threads, tell)
-            self._drop(key, [suffix for suffix in _SUFFIXES if suffix != kept])
+            with contextlib.ExitStack() as left:
+                with replacing(path, sync=self._sync) as out:
+                    write_object(out.fileno(), described, self._codec, self._n_threads, tell)
+                    if (
+                        self._sync
+                    ):  # before others have to wait; what is left for `replacing` is little
+                        os.fsync(out.fileno())
+                    left.enter_context(_locked(folder))
+                self._drop(key, [suffix for suffix in _SUFFIXES if suffix != kept])
 
     def _drop(self, key: str, suffixes: list[str]) -> int:
         n = 0
@@ -179,3 +186,20 @@ class Blosc2Store(Store):
             if error.errno in _FULL:
                 raise StoreFull(error.errno, f"{self._what(key)}: {error.strerror}") from error
             raise StoreUnavailable(f"{self._what(key)}: {error}") from error
+
+
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """Be the only one, of all processes, that makes a file visible there and removes others.
+
+    Two that put an array and a frame by one key would remove each other's file else, and leave none.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_UN)  # a child that was forked meanwhile has the fd, too
+        os.close(fd)

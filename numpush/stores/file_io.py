@@ -85,7 +85,9 @@ def read_extents(
     """
     pieces = _cut(extents, _PIECE_MAPPED if io == "mmap" and timeout is None else _PIECE)
     work = _way(fd, segment, io, what)
-    n = min(n_threads or min(_MOST_THREADS, os.cpu_count() or 1), len(pieces))
+    # Of a mapping several threads wait for each other: its pages are entered under one lock.
+    n = n_threads or (1 if io == "mmap" else min(_MOST_THREADS, os.cpu_count() or 1))
+    n = min(n, len(pieces))
     if timeout is None and n <= 1:
         for piece in pieces:
             work(fd, piece)

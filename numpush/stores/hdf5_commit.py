@@ -12,7 +12,9 @@ the end of the file, and only what leads to it (superblock, groups) is written o
 (4) One writes at a time (flock on FILE.lock, from the beginning of a put). Pages are written over, and
     put back, with flock on FILE itself, which HDF5's readers share: ours while they look where the
     data is, h5py's as long as they have it open.
-(5) The space of what was deleted is not used again, so who looked where data is may read it later.
+(5) A reader looks where data is, and reads it when it has let others commit: what was deleted meanwhile
+    may be written over then (HDF5 gives back what lies at the end). So each commit leaves another token
+    in FILE.lock, and a reader who finds another than before reads again, with the file locked.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from collections.abc import Iterator
 
 from .errors import StoreDamaged, StoreUnavailable
 
-__all__ = ["Overlay", "locked", "recover", "repaired", "writing"]
+__all__ = ["Overlay", "locked", "recover", "repaired", "token", "writing"]
 
 _PAGE = 4096
 _JOURNAL = ".journal"
@@ -61,8 +63,6 @@ class Overlay(io.RawIOBase):
             self._file.close()
             raise
         os.truncate(self._file.fileno(), self._end)  # what a killed writer left
-        #: Whether it is of a format whose own structures carry checksums.
-        self.has_checksums = os.pread(self._file.fileno(), 9, 0)[8] >= 2
         self._length = self._end
         self._pages: dict[int, bytearray] = {}
         self._at = 0
@@ -161,11 +161,14 @@ class Overlay(io.RawIOBase):
         os.fsync(fd)
         with locked(fd, fcntl.LOCK_EX, self._path):
             _write_journal(self._path, fd, self._end, sorted(self._pages))
+            with open(self._path + _LOCK, "r+b") as lock:
+                lock.write(os.urandom(16))
             for page, data in self._pages.items():
                 start = page * _PAGE
                 _write_all(fd, memoryview(data)[: self._end - start], start)
             os.fsync(fd)
             os.unlink(self._path + _JOURNAL)
+            _sync_folder(self._path)  # or it might be there again after a crash of the machine
         self._pages = {}
 
     def close(self) -> None:
@@ -257,6 +260,7 @@ def _put_back(path: str, body: bytes, end: int) -> None:
         os.truncate(fd, end)
         os.fsync(fd)
         os.unlink(path + _JOURNAL)
+        _sync_folder(path)
 
 
 @contextlib.contextmanager
@@ -294,6 +298,17 @@ def writing(path: str) -> Iterator[None]:
             yield
     finally:
         os.close(fd)
+
+
+def token(path: str, fd: int) -> tuple[bytes, int, int]:
+    """Return what tells whether anybody changed the file meanwhile; rule (5).
+
+    Size and time are for those who are not numpush.
+    """
+    found = os.fstat(fd)
+    with contextlib.suppress(FileNotFoundError), open(path + _LOCK, "rb") as file:
+        return file.read(), found.st_size, found.st_mtime_ns
+    return b"", found.st_size, found.st_mtime_ns
 
 
 @contextlib.contextmanager

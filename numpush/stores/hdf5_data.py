@@ -44,6 +44,7 @@ class Place(NamedTuple):
     chunk : shape of a chunk, or None
     chunks : all of them
     filters : of H5Z_FILTER_*, in the order of writing
+    is_elsewhere : whether its bytes are in other files, which HDF5 finds by this file's path
     """
 
     name: str
@@ -53,6 +54,7 @@ class Place(NamedTuple):
     chunk: tuple[int, ...] | None
     chunks: list[Chunk]
     filters: list[int]
+    is_elsewhere: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -65,17 +67,34 @@ class Place(NamedTuple):
 
 
 def look(dataset: Any) -> Place:
-    """Note where a dataset's bytes are."""
+    """Note where a dataset's bytes are.
+
+    Raises
+    ------
+    StoreDamaged : HDF5 does not know how it is compressed.
+    """
     import h5py
 
     plain = Place(dataset.name, dataset.shape, dataset.dtype, None, None, [], [])
     made = dataset.id.get_create_plist()
     layout = made.get_layout()
-    if layout == h5py.h5d.CONTIGUOUS and not made.get_external_count():
+    if layout == h5py.h5d.VIRTUAL or made.get_external_count():
+        return plain._replace(is_elsewhere=True)
+    kind = dataset.id.get_type()
+    if not kind.equal(h5py.h5t.py_create(dataset.dtype, logical=True)):
+        return plain  # of 24 bits, say, which NumPy has in 32
+    if layout == h5py.h5d.CONTIGUOUS:
         return plain._replace(offset=dataset.id.get_offset())
     if layout != h5py.h5d.CHUNKED:
         return plain
-    filters = [made.get_filter(i)[0] for i in range(made.get_nfilters())]
+    found = [made.get_filter(i) for i in range(made.get_nfilters())]
+    for code, _, _, name in found:
+        if not h5py.h5z.filter_avail(code):
+            raise StoreDamaged(
+                f"{dataset.name!r} is compressed by filter {code} ({name.decode(errors='replace')}), "
+                "which HDF5 has not here; `import hdf5plugin` (pip install hdf5plugin) may bring it"
+            )
+    filters = [each[0] for each in found]
     chunks: list[Chunk] = []
 
     def note(info: Any) -> None:
@@ -121,6 +140,8 @@ def decode(fd: int, place: Place, chunk: Chunk, first: int, target: Raw, what: s
         try:
             engine = zlib.decompressobj()
             data = engine.decompress(data, n_items * itemsize + 1)
+            if not engine.eof:  # where its checksum is
+                raise zlib.error("it does not end")
         except zlib.error as error:
             raise StoreDamaged(f"{what}: a chunk of {place.name!r}: {error}") from error
     if len(data) != n_items * itemsize:

@@ -1,10 +1,4 @@
-"""What others wrote to an HDF5 file.
-
-a dataset of numbers, bytes, structured items   an array
-a dataset of text of variable length            an array of str, read whole by h5py
-a group of 1-D datasets of one length           a frame
-pandas' HDFStore                                the frame or series: hdf5_pandas.py
-"""
+"""What others wrote to an HDF5 file: a dataset is an array, a group of columns is a frame."""
 
 from __future__ import annotations
 
@@ -17,76 +11,8 @@ from ..layout import VERSION, SchemaError
 from ..layout.buffer import Sink
 from ..layout.dtype import encode_dtype
 from ..record import Record
-from .errors import StoreDamaged
-from .hdf5_layout import RECORD
-from .hdf5_pandas import read_pandas
 
-__all__ = ["foreign_record", "kind_of", "read_whole"]
-
-_NUMBERS = "biufc"  #: kinds of dtypes that columns of a frame have, read into place
-
-
-def kind_of(item: Any) -> str:
-    """Return what a dataset or group holds: 'array' or 'frame', whose data can be read into place;
-    'text', 'text frame' or 'pandas', which are read whole; or '': a folder, or nothing of ours."""
-    import h5py
-
-    if isinstance(item, h5py.Dataset):
-        if item.shape is None:
-            return ""
-        if item.dtype.hasobject:
-            return "text" if h5py.check_string_dtype(item.dtype) is not None else ""
-        return "array"
-    if not isinstance(item, h5py.Group):
-        return ""
-    if RECORD in item:
-        return "frame"
-    if "pandas_type" in item.attrs:
-        return "pandas"
-    kinds = set()
-    n_rows = None
-    for name in item:
-        each = item[name] if isinstance(item.get(name, getlink=True), h5py.HardLink) else None
-        shape = getattr(each, "shape", None)
-        if each is None or shape is None or len(shape) != 1 or n_rows not in (None, shape[0]):
-            return ""
-        n_rows = shape[0]
-        if RECORD in each.attrs:
-            return ""
-        is_text = each.dtype.kind == "S" or h5py.check_string_dtype(each.dtype) is not None
-        if not is_text and each.dtype.kind not in _NUMBERS:
-            return ""
-        kinds.add("text frame" if is_text else "frame")
-    return max(kinds, default="")
-
-
-def read_whole(item: Any, kind: str, what: str) -> Any:
-    """Return what is read whole, as an object of this process.
-
-    Raises
-    ------
-    StoreDamaged : it is in a form that we do not read; the message says who does.
-    """
-    if kind == "pandas":
-        return read_pandas(item, what)
-    if kind == "text":
-        return _text_of(item, what)
-    import pandas as pd
-
-    columns = {
-        name: each[()] if each.dtype.kind in _NUMBERS else _text_of(each, what)
-        for name, each in item.items()
-    }
-    return pd.DataFrame(columns)
-
-
-def _text_of(dataset: Any, what: str) -> Any:
-    try:
-        if dataset.dtype.kind == "S":
-            return np.char.decode(dataset[()], "utf-8")
-        return np.asarray(dataset.asstr()[()]).astype(np.str_)
-    except UnicodeDecodeError as error:
-        raise StoreDamaged(f"{what}: {dataset.name!r} is no UTF-8: {error}") from error
+__all__ = ["foreign_record"]
 
 
 def foreign_record(item: Any, datasets: list[list[Any]]) -> Record:
@@ -121,7 +47,7 @@ def foreign_record(item: Any, datasets: list[list[Any]]) -> Record:
     }
     for i, column in enumerate(columns):
         dtype = column.dtype
-        if dtype.kind not in _NUMBERS:
+        if dtype.kind not in "biufc":
             raise SchemaError(
                 f"column {names[i]!r} has dtype {dtype}, which pandas has no column of"
             )

@@ -19,6 +19,8 @@ _STORES = {
     "csv": ("csv_store", "CsvStore"),
     "redis": ("redis_store", "RedisStore"),
     "rediss": ("redis_store", "RedisStore"),
+    "redis+cluster": ("redis_cluster", "RedisClusterStore"),
+    "rediss+cluster": ("redis_cluster", "RedisClusterStore"),
     "blosc2": ("blosc2_store", "Blosc2Store"),
 }
 
@@ -34,7 +36,8 @@ def open(url: str | os.PathLike[str], **options: Any) -> Store:
         ``arrow:///DIR``, ``parquet:///DIR``, ``csv:///DIR``: a directory of such files, and of .npy
         files for arrays; with ``+PROTOCOL``, as in ``parquet+s3://BUCKET/PREFIX``, any that fsspec
         reaches.
-        ``redis://HOST:PORT/DB``, ``rediss://`` with TLS, ``redis+unix:///SOCKET``: a Redis server.
+        ``redis://HOST:PORT/DB``, ``rediss://`` with TLS, ``redis+unix:///SOCKET``: a Redis server;
+        ``redis+cluster://HOST:PORT``, ``rediss+cluster://``: a cluster, by any node of it.
         ``blosc2:///DIR``: a directory of compressed arrays and frames, which blosc2 itself opens.
     **options : as the kind of store has them; see its class
 
@@ -59,7 +62,7 @@ def open(url: str | os.PathLike[str], **options: Any) -> Store:
     scheme, separator, _ = text.partition("://")
     if not separator:
         scheme, text = "file", "file://" + os.path.abspath(text)
-    found = _STORES.get(scheme.partition("+")[0])
+    found = _STORES.get(scheme) or _STORES.get(scheme.partition("+")[0])
     if found is None:
         raise ValueError(
             f"URL {scheme + '://..'!r}: wanted one of {', '.join(f'{each}://' for each in _STORES)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 try:
     from redis import Redis, exceptions
     from redis.backoff import ExponentialBackoff
+    from redis.cluster import RedisCluster
     from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
     from redis.retry import Retry
 except ImportError as error:
@@ -14,6 +15,7 @@ __all__ = [
     "Connection",
     "ExponentialBackoff",
     "Redis",
+    "RedisCluster",
     "Retry",
     "SSLConnection",
     "UnixDomainSocketConnection",

@@ -87,7 +87,8 @@ class RedisStore(Store):
             **options,
         )
         self._address = url
-        self._names = Names(namespace)
+        self.names = Names(namespace)
+        self.announces = True  #: with each switch; on a cluster the events are on another node
         if not 1 <= chunk <= _MAX_CHUNK:
             raise ValueError(f"chunk {chunk}: 1 to {_MAX_CHUNK} bytes wanted")
         if not 1 <= orphans < float("inf"):
@@ -119,7 +120,7 @@ class RedisStore(Store):
             tell(size)
             return
         head = encode_head(record, generation, self._chunk, size)
-        parts = self._names.parts(key, read_head(head, self._what(key)))
+        parts = self.names.parts(key, read_head(head, self._what(key)))
         with self._naming_errors(self._what(key)), self._removing_after_errors(key, head, parts):
             for _ in range(_MOST_UPLOADS):
                 chunks = partial(cut_body, buffers, self._chunk)
@@ -144,7 +145,7 @@ class RedisStore(Store):
                 self._client.unlink(*parts)  # there was no switch; and no transaction now
             raise
         except BaseException:
-            name = self._names.head(key)
+            name = self.names.head(key)
             with suppress(_redis.RedisError), self._client.pipeline() as pipe:
                 pipe.watch(name)
                 if pipe.get(name) != head:
@@ -163,7 +164,7 @@ class RedisStore(Store):
         KeyNotFound : to delete nothing.
         StoreDamaged : the stream of events is none.
         """
-        name = self._names.head(key)
+        name = self.names.head(key)
         life = None if ttl is None else int(ttl * 1000)
         is_sent = False
         with self._client.pipeline() as pipe:
@@ -190,14 +191,14 @@ class RedisStore(Store):
                         pipe.set(name, head, px=life)
                         if old:
                             pipe.unlink(*old)
-                    event = {"key": key, "what": "delete" if head is None else "put"}
-                    pipe.xadd(self._names.events, event, maxlen=_EVENTS, approximate=True)
+                    if self.announces:
+                        self.announce(key, "delete" if head is None else "put", pipe)
                     is_sent = True
                     told = pipe.execute(raise_on_error=False)[-1]
                     if isinstance(told, Exception):
                         raise StoreDamaged(
                             f"{self._what(key)}: it is done, but nobody who watches is told: "
-                            f"{self._names.events}: {told}"
+                            f"{self.names.events}: {told}"
                         )
                     return True
                 except _redis.WatchError:  # another came first, or the connection was lost
@@ -209,6 +210,13 @@ class RedisStore(Store):
                     self._client.unlink(name, *old)
                     return True
 
+    def announce(self, key: str, what: str, pipe: Any = None) -> None:
+        """Tell who watches, now or with a transaction."""
+        client = self._client if pipe is None else pipe
+        with self._naming_errors(self.url):
+            event = {"key": key, "what": what}
+            client.xadd(self.names.events, event, maxlen=_EVENTS, approximate=True)
+
     def _parts_of(self, key: str, head: bytes | None, new: list[bytes]) -> list[bytes]:
         """Return the names of the parts that a head has. Of a damaged one, have them expire.
 
@@ -217,10 +225,10 @@ class RedisStore(Store):
         if head is None:
             return []
         try:
-            return self._names.parts(key, read_head(head, self._what(key)))
+            return self.names.parts(key, read_head(head, self._what(key)))
         except StoreDamaged:
             # Parts that are being written now may be among them: their switch lets them stay.
-            pattern = self._names.pattern_of_parts(key)
+            pattern = self.names.pattern_of_parts(key)
             for name in {*self._client.scan_iter(match=pattern, count=1000)}.difference(new):
                 self._client.expire(name, self._orphans)
             return []
@@ -249,7 +257,7 @@ class RedisStore(Store):
 
     def _stat(self, key: str) -> Stat:
         def look(stored: _StoredObject) -> Stat:
-            life = self._client.pttl(self._names.head(key))
+            life = self._client.pttl(self.names.head(key))
             more = {"ttl": life / 1000 if life >= 0 else None, "chunks": stored.head.n_parts}
             size = stored.head.size if stored.head.chunk else 0
             return stat_of(key, stored, stored.n_bytes + size, "numpush", more)
@@ -259,7 +267,7 @@ class RedisStore(Store):
 
     def _read(self, key: str, use: Callable[[_StoredObject], Any]) -> Any:
         """Do what is to be done with an object, again when it is replaced meanwhile; rule (2)."""
-        what, name, gone = self._what(key), self._names.head(key), ""
+        what, name, gone = self._what(key), self.names.head(key), ""
         with self._naming_errors(what):
             for _ in range(_MOST_TRIES):
                 head = self._client.get(name)
@@ -279,12 +287,12 @@ class RedisStore(Store):
 
     def _has(self, key: str) -> bool:
         with self._naming_errors(self._what(key)):
-            return bool(self._client.exists(self._names.head(key)))
+            return bool(self._client.exists(self.names.head(key)))
 
     def _keys(self, prefix: str) -> list[str]:
         with self._naming_errors(self.url):
-            names = self._client.scan_iter(match=self._names.pattern_of_heads(prefix), count=1000)
-            found = {self._names.key_of(name) for name in names}
+            names = self._client.scan_iter(match=self.names.pattern_of_heads(prefix), count=1000)
+            found = {self.names.key_of(name) for name in names}
         return [key for key in found if key is not None]
 
     # -- watching
@@ -309,11 +317,11 @@ class RedisStore(Store):
         self._check_open()
         check_prefix(prefix)
         with self._naming_errors(self.url):
-            newest = self._client.xrevrange(self._names.events, count=1)
+            newest = self._client.xrevrange(self.names.events, count=1)
         return self._watch(prefix, timeout, newest[0][0] if newest else b"0-0")
 
     def _watch(self, prefix: str, timeout: float | None, last: bytes) -> Iterator[str]:
-        stream = self._names.events
+        stream = self.names.events
         patience = self._pool.connection_kwargs.get("socket_timeout", 5.0) or 5.0
         until = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -378,7 +386,7 @@ class _StoredObject:
         self.record = self.head.record
         self._starts = [start for start, _ in place(self.record.sizes)[0]]
         self._client, self._pool = store._client, store._pool
-        self._names, self._key = store._names, key
+        self._names, self._key = store.names, key
 
     def read(
         self, pieces: list[Piece], segment: Segment | None, progress: Callable[[int], None]
