@@ -2,6 +2,7 @@
 
 Fresh: into a new segment, whose memory is freed after each turn and not kept warm. Into: over an array
 that is there. With --folder on a MooseFS (tests/moosefs/cell.sh) the same there, against cp to /dev/shm.
+With --puts 0 nothing is written in turns: MooseFS frees what is deleted late, and a small cell is full.
 """
 
 from __future__ import annotations

@@ -57,6 +57,11 @@ def punch(fd: int, offset: int, size: int) -> None:
     check(lib.npush_map_punch(fd, offset, size))
 
 
+def preallocate(fd: int, size: int) -> int:
+    """Give a new file its size and blocks; return 0 or a negated errno, such as of no room."""
+    return lib.npush_map_preallocate(fd, size)
+
+
 def buffer(address: int, size: int) -> Any:
     """Return a writable buffer over mapped memory.
 

@@ -139,3 +139,8 @@ int npush_map_punch(int fd, uint64_t offset, uint64_t size)
 {
     return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size) ? -errno : 0;
 }
+
+int npush_map_preallocate(int fd, uint64_t size)
+{
+    return fallocate(fd, 0, 0, (off_t)size) ? -errno : 0;
+}

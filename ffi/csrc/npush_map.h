@@ -26,5 +26,8 @@ int npush_map_populate(uintptr_t address, uint64_t size, int write);
 int npush_map_huge(uintptr_t address, uint64_t size);
 /* Give the pages of [offset, offset+size) back while the file keeps its size: who still maps them reads zeros. */
 int npush_map_punch(int fd, uint64_t offset, uint64_t size);
+/* Give a new file on a disk its size and its blocks at once. 0 or -errno; -EOPNOTSUPP: its file system cannot. fallocate(2),
+ * and not posix_fallocate(3), which writes into each block where that is so. */
+int npush_map_preallocate(int fd, uint64_t size);
 /* cdef: end */
 #endif

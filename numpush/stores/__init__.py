@@ -11,6 +11,7 @@ from .errors import (
     StoreError,
     StoreFull,
     StoreUnavailable,
+    StoreUnsupported,
 )
 from .opening import open
 from .store import Stat, Store
@@ -24,5 +25,6 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "StoreUnavailable",
+    "StoreUnsupported",
     "open",
 ]

@@ -11,6 +11,7 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "StoreUnavailable",
+    "StoreUnsupported",
 ]
 
 
@@ -37,6 +38,12 @@ class StoreUnavailable(StoreError, ConnectionError):
 
 class StoreFull(StoreError, OSError):
     """There is no room for the object in the store; what was there before is as it was."""
+
+
+class StoreUnsupported(StoreError, OSError):
+    """The file system or the kernel cannot do what was asked for, such as ``mode="mmap"`` or
+    ``io="copy_file_range"``; the message says what can be asked for instead. Nothing is wrong with
+    what is stored."""
 
 
 class StoreClosed(StoreError, ValueError):

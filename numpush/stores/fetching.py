@@ -34,7 +34,7 @@ from .errors import StoreDamaged
 if TYPE_CHECKING:
     from ..shm.segment import Segment
 
-__all__ = ["Piece", "Stored", "fetch", "find_columns"]
+__all__ = ["Piece", "Stored", "fetch", "find_columns", "row_bounds"]
 
 Raw = NDArray[np.uint8]
 Progress = Callable[[int], None]
@@ -115,10 +115,7 @@ def _select(
             raise TypeError(f"{stored.what} is an array, which has no columns")
         if rows is None:
             return _whole(record), None
-        shape = schema.get("shape")
-        if type(shape) is not list or not shape or type(shape[0]) is not int:
-            raise TypeError(f"{stored.what} is an array of shape {shape}, which has no rows")
-        start, stop = _bounds(rows, shape[0])
+        start, stop = row_bounds(rows, schema, stored.what)
         chosen = _selection.select_array(schema, sizes, start, stop)
         return chosen, None if chosen.is_cut else slice(start, stop)
     if columns is not None and record.form == "series":
@@ -147,6 +144,19 @@ def _whole(record: Record) -> Selection:
     return Selection(
         record.schema, [Buffer((size,), byte, [], size) for size in record.sizes], ranges, True
     )
+
+
+def row_bounds(rows: Any, schema: Schema, what: str) -> tuple[int, int]:
+    """Return the first row of an array that is wanted, and the one behind the last.
+
+    Raises
+    ------
+    TypeError : *rows* are no slice without a step, or the array has no rows.
+    """
+    shape = schema.get("shape")
+    if type(shape) is not list or not shape or type(shape[0]) is not int:
+        raise TypeError(f"{what} is an array of shape {shape}, which has no rows")
+    return _bounds(rows, shape[0])
 
 
 def _bounds(rows: Any, n_rows: int) -> tuple[int, int]:

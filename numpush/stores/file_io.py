@@ -7,12 +7,15 @@
     splice            by a pipe into the segment's file, without a mapping
     copy_file_range   the kernel copies from file to file; into tmpfs it does not, so far
 
-(1) The caller waits at most `timeout` seconds for a piece, whatever hangs in the kernel. The thread that
-    hangs goes on holding what it writes to, so that nobody else gets that memory.
+(1) The caller waits at most `timeout` seconds for a piece, or for a file to be opened, whatever hangs in
+    the kernel. The thread that hangs goes on holding what it writes to, and what it reads from: nobody
+    else gets that memory or that descriptor before it returns.
 (2) An error, or Ctrl-C, stops all threads at their next piece.
 
-256 MiB, page cache warm, 2 cores, into a fresh segment: read by one thread 28 ms, by two 20, mmap 21,
-splice and sendfile 40 (benchmarks/stores_file.py).
+256 MiB, page cache warm, 2 busy cores (benchmarks/stores_file.py): into a fresh segment read 69 ms, mmap 75,
+splice 118; into memory that is there read 32, splice 62, and mmap 20, which is not what 'auto' is because of
+what it says above. Tried for read without gain: pieces of 1 to 128 MiB, 1 to 4 threads, preadv into a small
+buffer and streaming stores from there.
 """
 
 from __future__ import annotations
@@ -23,23 +26,27 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import StoreDamaged, StoreError, StoreUnavailable
+from .errors import StoreDamaged, StoreUnavailable, StoreUnsupported
 
 if TYPE_CHECKING:
     from ..shm.segment import Segment
 
-__all__ = ["IO", "Extent", "map_file", "read_extents"]
+__all__ = ["IO", "Extent", "map_file", "read_extents", "within"]
 
 IO = ("auto", "read", "mmap", "splice", "copy_file_range")
 
 Raw = NDArray[np.uint8]
 Progress = Callable[[int], None]
 _PIECE = 8 << 20  #: of 1, 4, 8 and 16 MiB the best but for noise, and soon enough for Ctrl-C
+#: From so much on glibc's memcpy goes over several pages at once, which shared memory likes: 256 MiB that are
+#: there take 20 ms, 33 in smaller pieces. Into other memory it is slower. With a timeout pieces are small
+_PIECE_MAPPED = 256 << 20
 _MOST_THREADS = 4
 _PIPE = 1 << 20
 _FINISH = 1.0  #: seconds, after an error
@@ -50,6 +57,10 @@ class Extent(NamedTuple):
 
     offset: int
     target: Raw
+
+
+Work = Callable[[int, Extent], None]  #: moves a piece of the file that is open as this descriptor
+T = TypeVar("T")
 
 
 def read_extents(
@@ -69,42 +80,101 @@ def read_extents(
     ------
     StoreDamaged : the file ends before.
     StoreUnavailable : nothing came for *timeout* seconds.
-    StoreError : this file system does not do that.
+    StoreUnsupported : this file system does not do that.
     OSError
     """
-    pieces = list(_cut(extents))
-    if io in ("splice", "copy_file_range") and segment is not None and segment.mappings:
-        _through_files(fd, pieces, segment, io, what, progress)
-        return
-    work: Callable[[int, Extent], None]
-    if io == "mmap":
-        source = map_file(fd, what)
-
-        def work(fd: int, piece: Extent) -> None:
-            offset, target = piece
-            if offset + len(target) > len(source):
-                raise _short(what)
-            np.copyto(target, source[offset : offset + len(target)])
-    else:
-
-        def work(fd: int, piece: Extent) -> None:
-            _read(fd, piece, what)
-
+    pieces = _cut(extents, _PIECE_MAPPED if io == "mmap" and timeout is None else _PIECE)
+    work = _way(fd, segment, io, what)
     # Of a mapping several threads wait for each other: its pages are entered under one lock.
     n = n_threads or (1 if io == "mmap" else min(_MOST_THREADS, os.cpu_count() or 1))
-    if timeout is None and (n == 1 or len(pieces) < 2):
+    n = min(n, len(pieces))
+    if timeout is None and n <= 1:
         for piece in pieces:
             work(fd, piece)
             progress(len(piece.target))
         return
-    _Crew(pieces, work, fd, timeout, what).run(min(n, len(pieces)), progress)
+    if pieces:
+        _Crew(pieces, work, fd, timeout, what).run(n, progress)
 
 
-def _cut(extents: list[Extent]) -> list[Extent]:
+def within(
+    timeout: float | None,
+    call: Callable[[], T],
+    what: str,
+    *,
+    give_up: Callable[[T], None] = lambda result: None,
+) -> T:
+    """Return what *call* returns, which is given up after *timeout* seconds; rule (1).
+
+    It runs in a thread of its own then. What it returns when nobody waits any more goes to *give_up*,
+    as a descriptor that is to be closed.
+
+    Raises
+    ------
+    StoreUnavailable : it did not return.
+    Exception : whatever *call* raises.
+    """
+    if timeout is None:
+        return call()
+    lock, done = threading.Lock(), threading.Event()
+    results: list[T] = []
+    errors: list[BaseException] = []
+    is_given_up = False
+
+    def run() -> None:
+        try:
+            result = call()
+        except BaseException as error:
+            errors.append(error)
+        else:
+            with lock:
+                is_late = is_given_up
+                if not is_late:
+                    results.append(result)
+            if is_late:
+                give_up(result)
+        done.set()
+
+    threading.Thread(target=run, name="numpush-read", daemon=True).start()
+    try:
+        done.wait(timeout)
+    except BaseException:  # Ctrl-C: what has come is nobody's
+        with lock:
+            is_given_up = True
+        for result in results:
+            give_up(result)
+        raise
+    with lock:
+        is_given_up = True
+    if errors:
+        try:
+            raise errors[0]
+        finally:
+            errors.clear()  # else the error and this frame hold each other
+    if not results:
+        raise _nothing_came(what, timeout)
+    return results[0]
+
+
+def _nothing_came(what: str, timeout: float) -> StoreUnavailable:
+    return StoreUnavailable(f"{what}: nothing came for {timeout:g} s (timeout=)")
+
+
+def _way(fd: int, segment: Segment | None, io: str, what: str) -> Work:
+    """Return what moves a piece. Only what lies in a segment has a file to splice to."""
+    if io == "mmap":
+        return partial(_copy_mapped, map_file(fd, what), what)
+    if io in ("splice", "copy_file_range") and segment is not None and segment.mappings:
+        base = segment.data_offset - segment.mappings["rw"].address
+        return partial(_splice if io == "splice" else _copy_range, segment, base, what)
+    return partial(_read, what)
+
+
+def _cut(extents: list[Extent], size: int) -> list[Extent]:
     return [
-        Extent(offset + at, target[at : at + _PIECE])
+        Extent(offset + at, target[at : at + size])
         for offset, target in extents
-        for at in range(0, len(target), _PIECE)
+        for at in range(0, len(target), size)
     ]
 
 
@@ -112,7 +182,7 @@ def _short(what: str) -> StoreDamaged:
     return StoreDamaged(f"{what}: the file is shorter than it says")
 
 
-def _read(fd: int, piece: Extent, what: str) -> None:
+def _read(what: str, fd: int, piece: Extent) -> None:
     offset, left = piece.offset, piece.target.data
     while left:
         n = os.preadv(fd, [left], offset)
@@ -121,13 +191,20 @@ def _read(fd: int, piece: Extent, what: str) -> None:
         offset, left = offset + n, left[n:]
 
 
+def _copy_mapped(source: Raw, what: str, fd: int, piece: Extent) -> None:
+    offset, target = piece
+    if offset + len(target) > len(source):
+        raise _short(what)
+    np.copyto(target, source[offset : offset + len(target)])
+
+
 class _Crew:
     """Threads that take pieces until none is left; rules (1) and (2)."""
 
     def __init__(
         self,
         pieces: list[Extent],
-        work: Callable[[int, Extent], None],
+        work: Work,
         fd: int,
         timeout: float | None,
         what: str,
@@ -145,14 +222,20 @@ class _Crew:
     def run(self, n_threads: int, progress: Progress) -> None:
         """Have all pieces done; without a timeout the caller's thread is one of those that do it."""
         is_own = self._timeout is None
-        self._n_alive = n_threads  # before any of them may be done: the last one closes the file
+        n_left = n_threads
+        # All are counted before the first starts: the last one to end closes the file, and the first
+        # may have ended before the second starts.
+        self._n_alive = n_threads
         try:
             for _ in range(n_threads - is_own):
                 threading.Thread(target=self._run, name="numpush-read", daemon=True).start()
+                n_left -= 1
             if is_own:
+                n_left -= 1
                 self._run(progress)
             self._wait(progress)
         finally:
+            self._leave(n_left)  # those that could not be started
             self._stop()
             error, self._error = self._error, None
         if error is not None:
@@ -167,9 +250,7 @@ class _Crew:
                 if self._tell(progress):
                     since = time.monotonic()
                 elif self._timeout is not None and time.monotonic() - since > self._timeout:
-                    raise StoreUnavailable(
-                        f"{self._what}: nothing came for {self._timeout:g} s (timeout=)"
-                    )
+                    raise _nothing_came(self._what, self._timeout)
             self._tell(progress)
 
     def _tell(self, progress: Progress) -> bool:
@@ -202,8 +283,14 @@ class _Crew:
                     self._tell(progress)
         except BaseException as caught:
             error = caught
+        self._leave(1, error)
+
+    def _leave(self, n: int, error: BaseException | None = None) -> None:
+        """Count *n* threads out; with the last of them the file is closed."""
+        if not n:
+            return
         with self._changed:
-            self._n_alive -= 1
+            self._n_alive -= n
             if self._error is None:
                 self._error = error
             self._is_stopped = self._is_stopped or error is not None
@@ -217,7 +304,7 @@ def map_file(fd: int, what: str) -> Raw:
 
     Raises
     ------
-    StoreError : its file system cannot.
+    StoreUnsupported : its file system cannot.
     """
     size = os.fstat(fd).st_size
     if not size:
@@ -227,32 +314,12 @@ def map_file(fd: int, what: str) -> Raw:
     except OSError as error:
         if error.errno not in (errno.ENODEV, errno.EINVAL, errno.EACCES):
             raise
-        raise StoreError(
+        raise StoreUnsupported(
+            error.errno,
             f"{what}: its file system cannot share the pages of a file ({error.strerror}; a FUSE "
-            "mount with direct_io cannot): leave out mode='mmap' or io='mmap', and it is read"
+            "mount with direct_io cannot): leave out mode='mmap' or io='mmap', and it is read",
         ) from error
     return np.frombuffer(mapping, np.uint8)
-
-
-def _through_files(
-    fd: int, pieces: list[Extent], segment: Segment, io: str, what: str, progress: Progress
-) -> None:
-    """Have the kernel move the bytes to the segment's file."""
-    base = segment.data_offset - segment.mappings["rw"].address
-    with segment.opened() as out:
-        if io == "copy_file_range":
-            for offset, target in pieces:
-                _copy_range(fd, offset, out, base + _address(target), len(target), what)
-                progress(len(target))
-            return
-        pipe = os.pipe()
-        try:
-            for offset, target in pieces:
-                _splice(fd, offset, pipe, out, base + _address(target), len(target), what)
-                progress(len(target))
-        finally:
-            for end in pipe:
-                os.close(end)
 
 
 def _address(target: Raw) -> int:
@@ -260,31 +327,40 @@ def _address(target: Raw) -> int:
     return address
 
 
-def _copy_range(fd: int, offset: int, out: int, start: int, size: int, what: str) -> None:
-    while size:
-        try:
-            n = os.copy_file_range(fd, out, size, offset, start)
-        except OSError as error:
-            if error.errno in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise StoreError(
-                    f"{what}: this kernel does not copy_file_range from there into shared memory "
-                    f"({error.strerror}): leave out io=, or say io='read'"
-                ) from error
-            raise
-        if not n:
-            raise _short(what)
-        offset, start, size = offset + n, start + n, size - n
+def _copy_range(segment: Segment, base: int, what: str, fd: int, piece: Extent) -> None:
+    offset, size = piece.offset, len(piece.target)
+    start = base + _address(piece.target)
+    with segment.opened() as out:
+        while size:
+            try:
+                n = os.copy_file_range(fd, out, size, offset, start)
+            except OSError as error:
+                if error.errno in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise StoreUnsupported(
+                        error.errno,
+                        f"{what}: this kernel does not copy_file_range from there into shared memory "
+                        f"({error.strerror}): leave out io=, or say io='read'",
+                    ) from error
+                raise
+            if not n:
+                raise _short(what)
+            offset, start, size = offset + n, start + n, size - n
 
 
-def _splice(
-    fd: int, offset: int, pipe: tuple[int, int], out: int, start: int, size: int, what: str
-) -> None:
-    source, sink = pipe
-    while size:
-        n = os.splice(fd, sink, min(size, _PIPE), offset_src=offset)
-        if not n:
-            raise _short(what)
-        offset, size = offset + n, size - n
-        while n:
-            moved = os.splice(source, out, n, offset_dst=start)
-            start, n = start + moved, n - moved
+def _splice(segment: Segment, base: int, what: str, fd: int, piece: Extent) -> None:
+    offset, size = piece.offset, len(piece.target)
+    start = base + _address(piece.target)
+    source, sink = os.pipe()  # of this piece alone: threads do not share one
+    try:
+        with segment.opened() as out:
+            while size:
+                n = os.splice(fd, sink, min(size, _PIPE), offset_src=offset)
+                if not n:
+                    raise _short(what)
+                offset, size = offset + n, size - n
+                while n:
+                    moved = os.splice(source, out, n, offset_dst=start)
+                    start, n = start + moved, n - moved
+    finally:
+        os.close(source)
+        os.close(sink)

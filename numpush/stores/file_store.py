@@ -7,7 +7,9 @@ import errno
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..blocks import place
@@ -16,8 +18,8 @@ from ..layout import SchemaError, rebuild
 from ..record import body_parts
 from .describing import stat_of
 from .errors import StoreDamaged, StoreFull, StoreUnavailable
-from .fetching import Piece, fetch
-from .file_io import IO, Extent, map_file, read_extents
+from .fetching import Piece, fetch, row_bounds
+from .file_io import IO, Extent, map_file, read_extents, within
 from .npush_file import encode, read_head
 from .replacing import replacing, sweep
 from .store import Stat, Store
@@ -29,6 +31,7 @@ __all__ = ["FileStore"]
 
 _SUFFIX = ".npush"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_SWEEP_EACH = 60.0  #: seconds: looking through a directory of many keys costs more than a small put
 _WRITE = 8 << 20  #: bytes written at one time, before Ctrl-C works
 
 
@@ -44,8 +47,9 @@ class FileStore(Store):
     threads : int, optional
         That read. By default one for each core, at most 4.
     timeout : float, optional
-        Seconds after which a read is given up in which nothing came: for network file systems, which
-        may hang for minutes when a server is gone.
+        Seconds after which a get, stat or keys is given up in which nothing came: for network file
+        systems, which may hang for minutes when a server is gone. A thread that still hangs then may
+        write to what was given as ``into=`` when it comes back.
     checksum : bool
         Write a CRC-32 of each buffer, which is checked when all of the buffer is read.
     sync : bool
@@ -74,22 +78,24 @@ class FileStore(Store):
             raise ValueError(f"timeout {timeout!r}: a number of seconds above 0 wanted")
         self._reading = {"io": io, "n_threads": threads, "timeout": timeout}
         self._checksum, self._sync = checksum, sync
-        self._swept: set[str] = set()
+        self._timeout = timeout
+        self._swept: dict[str, float] = {}  # folder -> when
         os.makedirs(self._dir, exist_ok=True)
 
     def _path(self, key: str) -> str:
         return os.path.join(self._dir, key + _SUFFIX)
 
     def _put(self, key: str, obj: Any, tell: Callable[[int], None]) -> None:
-        head, buffers, _ = encode(obj, checksum=self._checksum)
+        head, buffers, size = encode(obj, checksum=self._checksum)
         path = self._path(key)
         folder = os.path.dirname(path)
-        with self._naming_errors(key):
+        with self._naming_errors(key, is_put=True):
             os.makedirs(folder, exist_ok=True)
-            if folder not in self._swept:
+            now = time.monotonic()
+            if now - self._swept.get(folder, -_SWEEP_EACH) >= _SWEEP_EACH:
                 sweep(folder)
-                self._swept.add(folder)
-            with replacing(path, sync=self._sync) as out:
+                self._swept[folder] = now
+            with replacing(path, size=len(head) + size, sync=self._sync) as out:
                 for part in [head, *body_parts(buffers)]:
                     data = memoryview(part).cast("B")
                     while data:
@@ -119,7 +125,7 @@ class FileStore(Store):
             return fetch(stored, into=into, columns=columns, rows=rows, name=name, progress=tell)
 
     def _open(self, key: str) -> _StoredFile:
-        with self._naming_errors(key):
+        def open_and_read_head() -> _StoredFile:
             fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 return _StoredFile(fd, self._what(key), self._reading)
@@ -127,9 +133,22 @@ class FileStore(Store):
                 os.close(fd)
                 raise
 
+        with self._naming_errors(key):
+            return within(
+                self._timeout, open_and_read_head, self._what(key), give_up=_StoredFile.close
+            )
+
     def _keys(self, prefix: str) -> list[str]:
+        try:
+            return within(self._timeout, lambda: self._list(prefix), self.url)
+        except OSError as error:
+            if isinstance(error, NumpushError):
+                raise
+            raise StoreUnavailable(f"{self.url}: {error}") from error
+
+    def _list(self, prefix: str) -> list[str]:
         found = []
-        for folder, folders, files in os.walk(self._dir):
+        for folder, folders, files in os.walk(self._dir, onerror=_raise_unless_gone):
             folders[:] = [each for each in folders if not each.startswith(".")]
             for file in files:
                 if file.endswith(_SUFFIX) and not file.startswith("."):
@@ -145,19 +164,25 @@ class FileStore(Store):
 
     def _stat(self, key: str) -> Stat:
         with contextlib.closing(self._open(key)) as stored, self._naming_errors(key):
-            size = os.fstat(stored.fd).st_size
-            return stat_of(key, stored, size, "numpush", _tell_of_disk(stored.fd, self._path(key)))
+            more = within(
+                self._timeout,
+                partial(_tell_of_disk, os.dup(stored.fd), self._path(key)),
+                stored.what,
+            )
+            return stat_of(key, stored, stored.size, "numpush", more)
 
     def _close(self) -> None:
         pass  # nothing stays open
 
     @contextlib.contextmanager
-    def _naming_errors(self, key: str) -> Iterator[None]:
+    def _naming_errors(self, key: str, *, is_put: bool = False) -> Iterator[None]:
         try:
             yield
         except NumpushError:
             raise
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if is_put:  # its directory went meanwhile, or the file that was being written
+                raise StoreUnavailable(f"{self._what(key)}: {error}") from error
             raise self._missing(key) from None
         except OSError as error:
             if error.errno in _FULL:
@@ -165,9 +190,22 @@ class FileStore(Store):
             raise StoreUnavailable(f"{self._what(key)}: {error}") from error
 
 
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(
+        error, FileNotFoundError
+    ):  # a directory that was removed meanwhile has no keys
+        raise error
+
+
 def _tell_of_disk(fd: int, path: str) -> dict[str, Any]:
-    """Return the room that the file system has; of MooseFS also the copies that it keeps ("goal")."""
-    disk = os.fstatvfs(fd)
+    """Return the room that the file system has; of MooseFS also the copies that it keeps ("goal").
+
+    Closes *fd*, which is this call's own: it may hang when the caller's is closed.
+    """
+    try:
+        disk = os.fstatvfs(fd)
+    finally:
+        os.close(fd)
     found: dict[str, Any] = {
         "free": disk.f_bavail * disk.f_frsize,
         "total": disk.f_blocks * disk.f_frsize,
@@ -200,6 +238,7 @@ class _StoredFile:
     def __init__(self, fd: int, what: str, reading: dict[str, Any]) -> None:
         self.what = what
         self.record, self._body = read_head(fd, what)
+        self.size = os.fstat(fd).st_size
         self._starts = [start for start, _ in place(self.record.sizes)[0]]
         self._reading = reading
         self.fd = fd
@@ -226,7 +265,8 @@ class _StoredFile:
             array = rebuild(record.schema, [raw][: len(record.sizes)], validate=True)
         except SchemaError as error:
             raise StoreDamaged(f"{self.what}: {error}") from error
-        return (array if rows is None else array[rows]).view(SArray)
+        window = ... if rows is None else slice(*row_bounds(rows, record.schema, self.what))
+        return array[window].view(SArray)
 
     def close(self) -> None:
         os.close(self.fd)

@@ -7,6 +7,7 @@ meanwhile, so that what a writer left that was killed can be told from what one 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import io
 import os
@@ -14,15 +15,20 @@ import re
 import uuid
 from collections.abc import Iterator
 
+from ..ffi import map as _map
+
 __all__ = ["replacing", "sweep"]
 
+_PREALLOCATE = 1 << 20  #: below it is not worth a system call
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{32}\.writing")
 
 
 @contextlib.contextmanager
-def replacing(path: str, *, sync: bool = True) -> Iterator[io.FileIO]:
+def replacing(path: str, *, size: int = 0, sync: bool = True) -> Iterator[io.FileIO]:
     """Give a file to write to, unbuffered, which takes the place of *path* at the end.
 
+    *size*: the bytes that will be written, all of them, where that is known. A disk finds room for them at
+    once then, which writes twice as fast on ext4, and says it when there is none before any is written.
     With *sync* it is on the disk before that (fsync), and so is its name after: a put that has
     returned survives a crash of the machine. Without, it may be lost then. An error leaves what was
     there.
@@ -31,6 +37,8 @@ def replacing(path: str, *, sync: bool = True) -> Iterator[io.FileIO]:
     out, temporary = _create(folder, file)
     try:
         with out:
+            if size >= _PREALLOCATE:
+                _preallocate(out.fileno(), size)
             yield out
             if sync:
                 os.fsync(out.fileno())
@@ -57,6 +65,13 @@ def _create(folder: str, file: str) -> tuple[io.FileIO, str]:
         if os.fstat(out.fileno()).st_nlink:
             return out, path
         out.close()  # swept, between its creation and its lock
+
+
+def _preallocate(fd: int, size: int) -> None:
+    code = -_map.preallocate(fd, size)
+    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        raise OSError(code, os.strerror(code))
+    # Else the file system cannot (MooseFS), or a signal came: nothing depends on it.
 
 
 def sweep(folder: str) -> None:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from numpush import SArray, stores
@@ -48,6 +49,13 @@ class Cell:
     def kill(self, n):
         os.kill(self.pid(n), signal.SIGKILL)
 
+    def freeze(self, n):
+        """Have it answer nobody, with its connections open: what a dead machine looks like for long."""
+        os.kill(self.pid(n), signal.SIGSTOP)
+
+    def thaw(self, n):
+        os.kill(self.pid(n), signal.SIGCONT)
+
     def start(self, n):
         subprocess.run([self.path / "start-chunkserver", str(n)], check=True, timeout=LIMIT)
 
@@ -59,9 +67,10 @@ def cell(folder):
     yield made
     for n in (1, 2):
         try:
-            os.kill(made.pid(n), 0)
+            made.thaw(n)
         except ProcessLookupError:
             made.start(n)
+    set_goal(folder, 2)  # the test may have set another
     until = time.monotonic() + LIMIT
     for i in itertools.count():  # until files can be written in two copies again
         try:
@@ -191,6 +200,64 @@ def test_both_killed_in_the_middle_of_reads_is_an_error_and_no_hang(folder, cell
                 break
             except stores.StoreUnavailable:
                 assert time.monotonic() < until
+
+
+@pytest.mark.parametrize("io", ["read", "splice"])
+@pytest.mark.parametrize("call", ["get", "rows", "stat"])
+def test_frozen_chunkservers_are_given_up_by_our_own_deadline(folder, cell, call, io):
+    """The message tells whose it was: MooseFS itself gives up later, by another error."""
+    with stores.open(folder, timeout=1, io=io) as store:
+        frame = pd.DataFrame({"x": BIG})
+        store.put("f", frame)
+        path = folder / "f.npush"
+        wait_for_copies(path, 2)
+        forget_pages(path)
+        cell.freeze(1)
+        cell.freeze(2)
+        calls = {
+            "get": lambda: store.get("f"),
+            "rows": lambda: store.get("f", rows=slice(2_000_000, 2_000_100)),
+            "stat": lambda: store.stat("f"),
+        }
+        with pytest.raises(stores.StoreUnavailable, match=r"'f'.*\(timeout=\)"):
+            calls[call]()
+        cell.thaw(1)
+        cell.thaw(2)
+        until = time.monotonic() + LIMIT
+        while True:  # and it is all there when they are back
+            try:
+                assert np.array_equal(store.get("f")["x"], BIG)
+                break
+            except stores.StoreUnavailable:
+                assert time.monotonic() < until
+                time.sleep(0.2)
+    while any(thread.name == "numpush-read" for thread in threading.enumerate()):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_one_copy_whose_chunkserver_is_killed_is_unavailable_and_back_with_it(folder, cell):
+    with stores.open(folder, timeout=10) as store:
+        set_goal(folder, 1)
+        store.put("a", BIG)
+        path = folder / "a.npush"
+        where = subprocess.run(
+            ["mfsfileinfo", path], check=True, capture_output=True, text=True, timeout=LIMIT
+        ).stdout
+        (n,) = {int(each) for each in re.findall(r"10\.77\.0\.1([12]):", where)}
+        forget_pages(path)
+        cell.kill(n)
+        with pytest.raises(stores.StoreUnavailable, match="'a'"):
+            store.get("a")
+        cell.start(n)
+        until = time.monotonic() + LIMIT
+        while True:
+            try:
+                assert np.array_equal(store.get("a"), BIG)
+                break
+            except stores.StoreUnavailable:
+                assert time.monotonic() < until
+                time.sleep(0.2)
 
 
 def test_a_chunkserver_killed_in_the_middle_of_writes_where_there_are_two_copies(folder, cell):
