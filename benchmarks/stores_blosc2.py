@@ -76,9 +76,9 @@ def _reading(blosc2: Any, folder: str, data: Any, what: str) -> list[Race]:
     }.items():
         store = _open(folder, "read" + name.replace(" ", "").replace(",", "-"), **options)
         store.put("a", data)
-        ways[BASE + name] = lambda store=store: _check(store.get("a", into=into), data)  # type: ignore[misc]
+        ways[BASE + name] = lambda store=store: _check(store.get("a", into=into), data)
         if "1" not in name:
-            ways["numpush get" + name] = lambda store=store: _check(store.get("a"), data)  # type: ignore[misc]
+            ways["numpush get" + name] = lambda store=store: _check(store.get("a"), data)
     theirs = stores.open(f"blosc2://{folder}")
     ways["numpush get, into=, blosc2's file"] = lambda: _check(
         theirs.get("theirs", into=into), data

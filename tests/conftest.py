@@ -13,9 +13,11 @@ if multiprocessing.parent_process() is None:
 
 import gc
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -135,3 +137,27 @@ def copy_on_write() -> Iterator[None]:
     else:
         with pd.option_context("mode.copy_on_write", True):
             yield
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Give what mounts a file system of some size ("12m") at a folder, until the test ends."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a small file system")
+    mounted = []
+
+    def mount(size: str) -> Path:
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "numpush-test", folder],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            pytest.skip(f"cannot mount a file system here: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", folder], check=True)

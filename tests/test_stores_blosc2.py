@@ -633,25 +633,15 @@ def write_for_ever(store, ones, twos):
 
 
 @pytest.mark.system
-def test_a_full_disk_leaves_what_was_there(tmp_path):
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to mount a small file system")
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "numpush-test", tmp_path],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        pytest.skip(f"cannot mount a file system here: {done.stderr.strip()}")
-    try:
-        with open_store(tmp_path) as store:
-            store.put("a", np.arange(1000))
-            for obj in (RNG.random(900_000), pd.DataFrame({"x": RNG.random(900_000)})):
-                with pytest.raises(stores.StoreFull, match="'a'"):
-                    store.put("a", obj)
-                assert store.get("a").tolist() == list(range(1000))
-                assert os.listdir(tmp_path) == ["a.b2nd"]
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
+def test_a_full_disk_leaves_what_was_there(small_disk):
+    folder = small_disk("2m")
+    with open_store(folder) as store:
+        store.put("a", np.arange(1000))
+        for obj in (RNG.random(900_000), pd.DataFrame({"x": RNG.random(900_000)})):
+            with pytest.raises(stores.StoreFull, match="'a'"):
+                store.put("a", obj)
+            assert store.get("a").tolist() == list(range(1000))
+            assert os.listdir(folder) == ["a.b2nd"]
 
 
 def test_checksums_of_two_ranges_make_that_of_both():

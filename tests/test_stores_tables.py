@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 import uuid
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from layout_samples import N, naming, pa
 from numpush import SArray, SDataFrame, stores
+from numpush.stores.directory import alone_in
 
 pq = pytest.importorskip("pyarrow.parquet")
 TABLES = ["arrow", "parquet"]
@@ -249,3 +251,27 @@ class TestCsv:
                 store.get("none")
             store.put("d", pd.DataFrame({"day": [dt.date(2026, 1, 1)]}))
             assert store.get("d")["day"].tolist() == ["2026-01-01"]
+
+
+@pytest.mark.parametrize("scheme", ["arrow", "blosc2"])
+def test_who_puts_an_array_waits_for_who_puts_a_frame_by_that_key(tmp_path, scheme):
+    """Each removes the other's file after its own is there: at the same time, both would go."""
+    with stores.open(f"{scheme}://{tmp_path}") as store:
+        store.put("k", np.arange(3))
+        with alone_in(str(tmp_path)):
+            writer = threading.Thread(target=store.put, args=("k", pd.DataFrame({"x": [1, 2]})))
+            writer.start()
+            writer.join(0.5)
+            assert writer.is_alive()
+            assert store.stat("k").kind == "array"
+        writer.join(60)
+        assert store.stat("k").kind == "frame"
+        assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_killed_writer_left_is_swept(tmp_path):
+    left = tmp_path / f".f.arrow.{'0' * 32}.writing"
+    left.write_bytes(b"half")
+    with stores.open(f"arrow://{tmp_path}") as store:
+        store.put("f", FRAME)
+    assert [each.name for each in tmp_path.iterdir()] == ["f.arrow"]

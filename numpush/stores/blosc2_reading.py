@@ -29,6 +29,8 @@ __all__ = ["Frame", "Job", "n_threads_of", "run"]
 
 Raw = NDArray[np.uint8]
 _MOST_THREADS = 8
+#: blosc2's own copies carry what we noted of the original along.
+_CHANGED = "; if blosc2 changed or copied this array, delete its vlmetalayer 'numpush'"
 
 
 class Job(NamedTuple):
@@ -81,7 +83,7 @@ class Frame:
             or len(packed) != 4 * len(self._frame.offsets)
             or zlib.crc32(packed) != self.note.get("sums")
         ):
-            raise ValueError("the checksums of the chunks are damaged")
+            raise ValueError("the checksums of the chunks are damaged" + _CHANGED)
         return np.frombuffer(packed, "<u4")
 
     def jobs(self, start: int, stop: int, target: Raw) -> Iterator[Job]:
@@ -155,7 +157,7 @@ class Frame:
         if self._sums is not None:
             found, wanted = zlib.crc32(raw), int(self._sums[chunk])
             if found != wanted:
-                raise BadChunk(f"CRC-32 {wanted:#x} stored, {found:#x} found")
+                raise BadChunk(f"CRC-32 {wanted:#x} stored, {found:#x} found{_CHANGED}")
         blosc2_chunks.decompress(raw, out)
 
     def _guess(self, chunk: int, offset: int, most: int) -> int:

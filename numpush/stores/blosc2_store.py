@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from ..blosc2_chunks import CODECS, FILTERS, load_blosc2
-from ..errors import NumpushError
 from .blosc2_file import ARRAY, TREE, Blosc2File, describe_for_blosc2, write_object
 from .blosc2_reading import n_threads_of
 from .blosc2_writing import Codec
 from .describing import stat_of
-from .errors import StoreFull, StoreUnavailable
+from .directory import Directory, alone_in
 from .fetching import fetch
-from .replacing import replacing, sweep
+from .replacing import replacing
 from .store import Stat, Store
 
 __all__ = ["Blosc2Store"]
@@ -72,9 +70,6 @@ class Blosc2Store(Store):
             url, codec=codec, level=level, filter=filter, threads=threads, chunk=chunk,
             checksum=checksum, sync=sync,
         )  # fmt: skip
-        self._dir = url.partition("://")[2]
-        if not os.path.isabs(self._dir):
-            raise ValueError(f"URL {url!r}: an absolute path wanted, as in blosc2:///data")
         if codec not in CODECS:
             raise ValueError(f"codec {codec!r}: wanted one of {', '.join(map(repr, CODECS))}")
         if filter not in FILTERS:
@@ -89,30 +84,23 @@ class Blosc2Store(Store):
         level = _LEVELS[codec] if level is None else level
         self._codec = Codec(codec, level, filter, chunk, checksum)
         self._n_threads, self._sync = n_threads_of(threads), sync
-        self._swept: set[str] = set()
-        os.makedirs(self._dir, exist_ok=True)
+        self._directory = Directory(url)
 
     def _path(self, key: str, suffix: str) -> str:
-        return os.path.join(self._dir, key + suffix)
+        return self._directory.path(key + suffix)
 
     def _put(self, key: str, obj: Any, tell: Callable[[int], None]) -> None:
         described = describe_for_blosc2(obj)
         kept = ARRAY if described.names is None else TREE
         path = self._path(key, kept)
-        folder = os.path.dirname(path)
-        with self._naming_errors(key):
-            os.makedirs(folder, exist_ok=True)
-            if folder not in self._swept:
-                sweep(folder)
-                self._swept.add(folder)
+        with self._naming_file_errors(key, is_put=True):
+            self._directory.get_ready(path)
             with contextlib.ExitStack() as left:
                 with replacing(path, sync=self._sync) as out:
                     write_object(out.fileno(), described, self._codec, self._n_threads, tell)
-                    if (
-                        self._sync
-                    ):  # before others have to wait; what is left for `replacing` is little
+                    if self._sync:  # before others have to wait: it leaves `replacing` little to do
                         os.fsync(out.fileno())
-                    left.enter_context(_locked(folder))
+                    left.enter_context(alone_in(os.path.dirname(path)))
                 self._drop(key, [suffix for suffix in _SUFFIXES if suffix != kept])
 
     def _drop(self, key: str, suffixes: list[str]) -> int:
@@ -132,7 +120,7 @@ class Blosc2Store(Store):
         name: str | None,
         tell: Callable[[int], None],
     ) -> Any:
-        with self._naming_errors(key), contextlib.closing(self._open(key)[0]) as stored:
+        with self._naming_file_errors(key), contextlib.closing(self._open(key)[0]) as stored:
             return fetch(stored, into=into, columns=columns, rows=rows, name=name, progress=tell)
 
     def _open(self, key: str) -> tuple[Blosc2File, str]:
@@ -144,24 +132,16 @@ class Blosc2Store(Store):
         raise self._missing(key)
 
     def _keys(self, prefix: str) -> list[str]:
-        found = set()
-        for folder, folders, files in os.walk(self._dir):
-            folders[:] = [each for each in folders if not each.startswith(".")]
-            for file in files:
-                stem, suffix = os.path.splitext(file)
-                if suffix in _SUFFIXES and not file.startswith("."):
-                    key = os.path.relpath(os.path.join(folder, stem), self._dir)
-                    if key.startswith(prefix):
-                        found.add(key)
-        return [*found]
+        parts = map(os.path.splitext, self._directory.files())
+        return [*{key for key, suffix in parts if suffix in _SUFFIXES and key.startswith(prefix)}]
 
     def _delete(self, key: str) -> None:
-        with self._naming_errors(key):
+        with self._naming_file_errors(key):
             if not self._drop(key, [*reversed(_SUFFIXES)]):
                 raise self._missing(key)
 
     def _stat(self, key: str) -> Stat:
-        with self._naming_errors(key):
+        with self._naming_file_errors(key):
             stored, suffix = self._open(key)
             with contextlib.closing(stored):
                 size = os.fstat(stored.fd).st_size
@@ -173,33 +153,3 @@ class Blosc2Store(Store):
 
     def _close(self) -> None:
         pass  # nothing stays open
-
-    @contextlib.contextmanager
-    def _naming_errors(self, key: str) -> Iterator[None]:
-        try:
-            yield
-        except NumpushError:
-            raise
-        except (FileNotFoundError, NotADirectoryError):
-            raise self._missing(key) from None
-        except OSError as error:
-            if error.errno in _FULL:
-                raise StoreFull(error.errno, f"{self._what(key)}: {error.strerror}") from error
-            raise StoreUnavailable(f"{self._what(key)}: {error}") from error
-
-
-@contextlib.contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    """Be the only one, of all processes, that makes a file visible there and removes others.
-
-    Two that put an array and a frame by one key would remove each other's file else, and leave none.
-    """
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_UN)  # a child that was forked meanwhile has the fd, too
-        os.close(fd)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +15,12 @@ from ..errors import NumpushError
 from ..layout import SchemaError, rebuild
 from ..record import body_parts
 from .describing import stat_of
-from .errors import StoreDamaged, StoreFull, StoreUnavailable
+from .directory import Directory
+from .errors import StoreDamaged, StoreUnavailable
 from .fetching import Piece, fetch, row_bounds
 from .file_io import IO, Extent, map_file, read_extents, within
 from .npush_file import encode, read_head
-from .replacing import replacing, sweep
+from .replacing import replacing
 from .store import Stat, Store
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["FileStore"]
 
 _SUFFIX = ".npush"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_SWEEP_EACH = 60.0  #: seconds: looking through a directory of many keys costs more than a small put
 _WRITE = 8 << 20  #: bytes written at one time, before Ctrl-C works
 
 
@@ -67,9 +64,6 @@ class FileStore(Store):
         sync: bool = True,
     ) -> None:
         super().__init__(url, io=io, threads=threads, timeout=timeout, checksum=checksum, sync=sync)
-        self._dir = url.partition("://")[2]
-        if not os.path.isabs(self._dir):
-            raise ValueError(f"URL {url!r}: an absolute path wanted, as in file:///data")
         if io not in IO:
             raise ValueError(f"io {io!r}: wanted one of {', '.join(map(repr, IO))}")
         if threads is not None and threads < 1:
@@ -79,22 +73,16 @@ class FileStore(Store):
         self._reading = {"io": io, "n_threads": threads, "timeout": timeout}
         self._checksum, self._sync = checksum, sync
         self._timeout = timeout
-        self._swept: dict[str, float] = {}  # folder -> when
-        os.makedirs(self._dir, exist_ok=True)
+        self._directory = Directory(url)
 
     def _path(self, key: str) -> str:
-        return os.path.join(self._dir, key + _SUFFIX)
+        return self._directory.path(key + _SUFFIX)
 
     def _put(self, key: str, obj: Any, tell: Callable[[int], None]) -> None:
         head, buffers, size = encode(obj, checksum=self._checksum)
         path = self._path(key)
-        folder = os.path.dirname(path)
-        with self._naming_errors(key, is_put=True):
-            os.makedirs(folder, exist_ok=True)
-            now = time.monotonic()
-            if now - self._swept.get(folder, -_SWEEP_EACH) >= _SWEEP_EACH:
-                sweep(folder)
-                self._swept[folder] = now
+        with self._naming_file_errors(key, is_put=True):
+            self._directory.get_ready(path)
             with replacing(path, size=len(head) + size, sync=self._sync) as out:
                 for part in [head, *body_parts(buffers)]:
                     data = memoryview(part).cast("B")
@@ -115,7 +103,7 @@ class FileStore(Store):
     ) -> Any:
         if mode not in ("read", "mmap"):
             raise ValueError(f"mode {mode!r}: 'read' or 'mmap' wanted")
-        with contextlib.closing(self._open(key)) as stored, self._naming_errors(key):
+        with contextlib.closing(self._open(key)) as stored, self._naming_file_errors(key):
             if mode == "mmap":
                 if into is not None or columns is not None or name is not None:
                     raise TypeError(
@@ -133,7 +121,7 @@ class FileStore(Store):
                 os.close(fd)
                 raise
 
-        with self._naming_errors(key):
+        with self._naming_file_errors(key):
             return within(
                 self._timeout, open_and_read_head, self._what(key), give_up=_StoredFile.close
             )
@@ -147,23 +135,18 @@ class FileStore(Store):
             raise StoreUnavailable(f"{self.url}: {error}") from error
 
     def _list(self, prefix: str) -> list[str]:
-        found = []
-        for folder, folders, files in os.walk(self._dir, onerror=_raise_unless_gone):
-            folders[:] = [each for each in folders if not each.startswith(".")]
-            for file in files:
-                if file.endswith(_SUFFIX) and not file.startswith("."):
-                    path = os.path.join(folder, file).removesuffix(_SUFFIX)
-                    key = os.path.relpath(path, self._dir)
-                    if key.startswith(prefix):
-                        found.append(key)
-        return found
+        return [
+            file.removesuffix(_SUFFIX)
+            for file in self._directory.files()
+            if file.endswith(_SUFFIX) and file.startswith(prefix, 0, -len(_SUFFIX))
+        ]
 
     def _delete(self, key: str) -> None:
-        with self._naming_errors(key):
+        with self._naming_file_errors(key):
             os.unlink(self._path(key))
 
     def _stat(self, key: str) -> Stat:
-        with contextlib.closing(self._open(key)) as stored, self._naming_errors(key):
+        with contextlib.closing(self._open(key)) as stored, self._naming_file_errors(key):
             more = within(
                 self._timeout,
                 partial(_tell_of_disk, os.dup(stored.fd), self._path(key)),
@@ -173,28 +156,6 @@ class FileStore(Store):
 
     def _close(self) -> None:
         pass  # nothing stays open
-
-    @contextlib.contextmanager
-    def _naming_errors(self, key: str, *, is_put: bool = False) -> Iterator[None]:
-        try:
-            yield
-        except NumpushError:
-            raise
-        except (FileNotFoundError, NotADirectoryError) as error:
-            if is_put:  # its directory went meanwhile, or the file that was being written
-                raise StoreUnavailable(f"{self._what(key)}: {error}") from error
-            raise self._missing(key) from None
-        except OSError as error:
-            if error.errno in _FULL:
-                raise StoreFull(error.errno, f"{self._what(key)}: {error.strerror}") from error
-            raise StoreUnavailable(f"{self._what(key)}: {error}") from error
-
-
-def _raise_unless_gone(error: OSError) -> None:
-    if not isinstance(
-        error, FileNotFoundError
-    ):  # a directory that was removed meanwhile has no keys
-        raise error
 
 
 def _tell_of_disk(fd: int, path: str) -> dict[str, Any]:

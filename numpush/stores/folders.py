@@ -2,7 +2,8 @@
 
 Both name files by their path below the folder, with slashes. `replace` makes a file visible whole or
 not at all: by a rename in a directory; elsewhere as the file system itself does it, which object
-stores (S3, GCS, Azure) do at the end of an upload, and others (SFTP, HTTP PUT) may not.
+stores (S3, GCS, Azure) do at the end of an upload, and others (SFTP, HTTP PUT) may not. Nor have those
+locks: of two who put an array and a table by one key at the same time, both may go.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from .directory import Directory, alone_in
 from .replacing import replacing
 
 __all__ = ["Folder", "open_folder"]
@@ -28,8 +30,11 @@ class Folder(Protocol):
         FileNotFoundError
         """
 
-    def replace(self, path: str, write: Callable[[Any], None]) -> None:
-        """Have *write* fill a file, and make it visible, in place of one that is there."""
+    def replace(self, path: str, write: Callable[[Any], None], others: list[str]) -> None:
+        """Have *write* fill a file, and make it visible, in place of one that is there and of *others*.
+
+        In a directory, of two who do this with each other's files the later one's stays.
+        """
 
     def delete(self, path: str) -> None:
         """Remove a file.
@@ -57,49 +62,48 @@ def open_folder(url: str, storage: dict[str, Any]) -> Folder:
     scheme, _, rest = url.partition("://")
     _, _, protocol = scheme.partition("+")
     if not protocol:
-        if not os.path.isabs(rest):
-            raise ValueError(f"URL {url!r}: an absolute path wanted, as in {scheme}:///data")
         if storage:
             raise TypeError(
                 f"{', '.join(storage)}: options of fsspec, for {scheme}+PROTOCOL:// only"
             )
-        return _Directory(rest)
+        return _LocalFolder(url)
     return _FsspecFolder(protocol, rest, storage)
 
 
-class _Directory:
-    """A directory of this machine; it is made when it is not there."""
+class _LocalFolder:
+    """A directory of this machine."""
 
-    def __init__(self, root: str) -> None:
-        self._root = root
-        os.makedirs(root, exist_ok=True)
+    def __init__(self, url: str) -> None:
+        self._directory = Directory(url)
 
     def read(self, path: str) -> str:
-        full = os.path.join(self._root, path)
+        full = self._directory.path(path)
         os.stat(full)
         return full
 
-    def replace(self, path: str, write: Callable[[Any], None]) -> None:
-        full = os.path.join(self._root, path)
-        os.makedirs(os.path.dirname(full), exist_ok=True)
-        with replacing(full) as out:
-            write(out)
+    def replace(self, path: str, write: Callable[[Any], None], others: list[str]) -> None:
+        full = self._directory.path(path)
+        self._directory.get_ready(full)
+        with contextlib.ExitStack() as left:
+            with replacing(full) as out:
+                write(out)
+                os.fsync(out.fileno())  # before others have to wait
+                left.enter_context(alone_in(os.path.dirname(full)))
+            for other in others:
+                with contextlib.suppress(FileNotFoundError):
+                    self.delete(other)
 
     def delete(self, path: str) -> None:
-        os.unlink(os.path.join(self._root, path))
+        os.unlink(self._directory.path(path))
 
     def size(self, path: str) -> int | None:
         try:
-            return os.stat(os.path.join(self._root, path)).st_size
+            return os.stat(self._directory.path(path)).st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def paths(self) -> Iterator[str]:
-        for folder, folders, files in os.walk(self._root):
-            folders[:] = [each for each in folders if not each.startswith(".")]
-            for file in files:
-                if not file.startswith("."):
-                    yield os.path.relpath(os.path.join(folder, file), self._root)
+        return self._directory.files()
 
 
 class _FsspecFolder:
@@ -121,7 +125,7 @@ class _FsspecFolder:
     def read(self, path: str) -> Any:
         return self._fs.open(self._full(path), "rb")
 
-    def replace(self, path: str, write: Callable[[Any], None]) -> None:
+    def replace(self, path: str, write: Callable[[Any], None], others: list[str]) -> None:
         full = self._full(path)
         with contextlib.suppress(NotImplementedError):
             self._fs.makedirs(full.rpartition("/")[0], exist_ok=True)
@@ -136,6 +140,9 @@ class _FsspecFolder:
                 out.discard()
             raise
         out.commit()
+        for other in others:
+            with contextlib.suppress(FileNotFoundError):
+                self.delete(other)
 
     def delete(self, path: str) -> None:
         self._fs.rm_file(self._full(path))

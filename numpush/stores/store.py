@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from .errors import KeyNotFound, StoreClosed
+from ..errors import NumpushError
+from .errors import KeyNotFound, StoreClosed, StoreFull, StoreUnavailable
 from .keys import check_key, check_prefix
 
 __all__ = ["Stat", "Store"]
@@ -231,6 +233,22 @@ class Store(ABC):
 
     def _what(self, key: str) -> str:
         return f"key {key!r} of {self.url}"
+
+    @contextlib.contextmanager
+    def _naming_file_errors(self, key: str, *, is_put: bool = False) -> Iterator[None]:
+        """Make errors of a file system those of a store, which name the key."""
+        try:
+            yield
+        except NumpushError:
+            raise
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if is_put:  # its directory went meanwhile, or the file that was being written
+                raise StoreUnavailable(f"{self._what(key)}: {error}") from error
+            raise self._missing(key) from None
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StoreFull(error.errno, f"{self._what(key)}: {error.strerror}") from error
+            raise StoreUnavailable(f"{self._what(key)}: {error}") from error
 
     def _missing(self, key: str) -> KeyNotFound:
         return KeyNotFound(f"{self._what(key)}: there is none")

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -17,11 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import NumpushError
 from ..filling.damage import naming_damage
 from ..layout.arrow_types import load_pyarrow
 from .describing import stat_of
-from .errors import StoreDamaged, StoreFull, StoreUnavailable
+from .errors import StoreDamaged
 from .fetching import fetch
 from .folders import open_folder
 from .in_memory import InMemory
@@ -31,7 +29,6 @@ from .store import Stat, Store
 __all__ = ["TableStore"]
 
 _ARRAY = ".npy"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _MARK = b"numpush.form"
 Tell = Callable[[int], None]
 
@@ -92,23 +89,16 @@ class TableStore(Store):
 
     def _put(self, key: str, obj: Any, tell: Tell) -> None:
         if isinstance(obj, np.ndarray):
-            with self._naming_errors(key):
-                self._folder.replace(key + _ARRAY, lambda out: write_npy(out, obj))
-                self._drop(key, self._suffixes)
+            others = [key + suffix for suffix in self._suffixes]
+            with self._naming_file_errors(key, is_put=True):
+                self._folder.replace(key + _ARRAY, lambda out: write_npy(out, obj), others)
             tell(obj.nbytes)
             return
         frame, form = _frame_of(obj)
         prepared = self._prepare(frame, form)
-        with self._naming_errors(key):
+        with self._naming_file_errors(key, is_put=True):
             path = self._find(key, self._suffixes) or key + self._suffixes[0]
-            self._folder.replace(path, lambda out: self._write(out, prepared, tell))
-            self._drop(key, [_ARRAY])
-
-    def _drop(self, key: str, suffixes: Any) -> None:
-        for suffix in suffixes:
-            if self._folder.size(key + suffix) is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    self._folder.delete(key + suffix)
+            self._folder.replace(path, lambda out: self._write(out, prepared, tell), [key + _ARRAY])
 
     def _find(self, key: str, suffixes: tuple[str, ...]) -> str | None:
         for suffix in suffixes:
@@ -119,7 +109,7 @@ class TableStore(Store):
     @contextlib.contextmanager
     def _source(self, key: str) -> Iterator[tuple[Any, bool]]:
         """Open the file of a key: a path or a file object, and whether it is a table; rule (2)."""
-        with self._naming_errors(key):
+        with self._naming_file_errors(key):
             for _ in range(3):  # it may be replaced by one of the other kind just now
                 path = self._find(key, (*self._suffixes, _ARRAY))
                 if path is None:
@@ -181,11 +171,14 @@ class TableStore(Store):
         return [key for key in found if key.startswith(prefix)]
 
     def _delete(self, key: str) -> None:
-        suffixes = (*self._suffixes, _ARRAY)
-        if self._find(key, suffixes) is None:
+        n = 0
+        with self._naming_file_errors(key):
+            for suffix in (_ARRAY, *reversed(self._suffixes)):
+                with contextlib.suppress(FileNotFoundError):
+                    self._folder.delete(key + suffix)
+                    n += 1
+        if not n:
             raise self._missing(key)
-        with self._naming_errors(key):
-            self._drop(key, reversed(suffixes))
 
     def _stat(self, key: str) -> Stat:
         with self._source(key) as (source, is_table):
@@ -205,19 +198,6 @@ class TableStore(Store):
 
     def _close(self) -> None:
         pass  # nothing stays open
-
-    @contextlib.contextmanager
-    def _naming_errors(self, key: str) -> Iterator[None]:
-        try:
-            yield
-        except NumpushError:
-            raise
-        except (FileNotFoundError, NotADirectoryError):
-            raise self._missing(key) from None
-        except OSError as error:
-            if error.errno in _FULL:
-                raise StoreFull(error.errno, f"{self._what(key)}: {error.strerror}") from error
-            raise StoreUnavailable(f"{self._what(key)}: {error}") from error
 
 
 def _frame_of(obj: Any) -> tuple[Any, str]:
