@@ -12,10 +12,10 @@
     else gets that memory or that descriptor before it returns.
 (2) An error, or Ctrl-C, stops all threads at their next piece.
 
-256 MiB, page cache warm, 2 cores (benchmarks/stores_file.py): into a fresh segment read and mmap 40 ms, splice
-67; into memory that is there read 21, splice 55, and mmap 17.5, which is not what 'auto' is because of what it
-says above. Tried for read without gain: pieces of 1 to 128 MiB, 1 to 4 threads, preadv into a small
-buffer and streaming stores from there.
+256 MiB, page cache warm, 2 cores (benchmarks/stores_file.py): into a fresh segment read and mmap 40 ms,
+splice 67; into memory that is there read 21, splice 55, and mmap 17.5, which is not what 'auto' is because
+of what it says above. Tried for read without gain: pieces of 1 to 128 MiB, 1 to 4 threads, preadv into a
+small buffer and streaming stores from there.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ IO = ("auto", "read", "mmap", "splice", "copy_file_range")
 Raw = NDArray[np.uint8]
 Progress = Callable[[int], None]
 _PIECE = 8 << 20  #: of 1, 4, 8 and 16 MiB the best but for noise, and soon enough for Ctrl-C
-#: From so much on glibc's memcpy goes over several pages at once, which shared memory likes: 256 MiB that are
-#: there take 18 to 20 ms, up to 33 in smaller pieces. Into other memory it is slower. With a timeout pieces are small
+#: From so much on glibc's memcpy goes over several pages at once, which shared memory likes: 256 MiB that
+#: are there take 18 to 20 ms, up to 33 in smaller pieces. Into other memory it is slower. With a timeout
+#: pieces are small.
 _PIECE_MAPPED = 256 << 20
 _MOST_THREADS = 4
 _PIPE = 1 << 20
