@@ -161,7 +161,7 @@ read = prices.lock_range(slice(50, 60), shared=True)
 """
     with holder(namespace, more) as held:
         prices = ls(namespace)["prices"]
-        assert prices["lock"] == {"pid": held.pid, "tid": held.pid}
+        assert prices["lock"] == {"pid": held.pid, "tid": held.pid, "process": "python -c"}
         locks = sorted(prices["range_locks"], key=lambda entry: entry["start"])
         assert [(e["start"], e["stop"], e["shared"], e["state"], e["pid"]) for e in locks] == [
             (0, 240, False, "held", held.pid),
