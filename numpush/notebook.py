@@ -73,17 +73,21 @@ def series_html(series: SharedPandas) -> str | None:
         return None
 
 
+#: Jupyter has other text than code in a font of its own, also here.
+_PRE = '<pre style="font-family: var(--jp-code-font-family, monospace)">'
+
+
 def _escape_info(made: str) -> str:
     """Escape what `info` says (option display.large_repr): pandas does so for its first line only."""
     if not made.startswith("<pre>"):
         return made
     text = made.removeprefix("<pre>").removesuffix("</pre>")
     text = text.replace("&lt;", "<", 1).replace("&gt;", ">", 1)  # what pandas has done
-    return f"<pre>{html.escape(text)}</pre>"
+    return f"{_PRE}{html.escape(text)}</pre>"
 
 
 def _text(shown: object) -> str:
-    return f"<pre>{html.escape(repr(shown))}</pre>"
+    return f"{_PRE}{html.escape(repr(shown))}</pre>"
 
 
 def _caption(shared: SharedPandas) -> str:

@@ -96,7 +96,7 @@ def html_table(
 
     def line(tag: str, texts: Iterable[str]) -> str:
         made = (
-            f'<{tag} style="text-align: {"right" if number else "left"}">'
+            f'<{tag} style="{"text-align: right; white-space: nowrap" if number else "text-align: left"}">'
             f"{html.escape(text).replace(chr(10), '<br>')}</{tag}>"
             for text, number in zip(texts, is_number)
         )
@@ -138,8 +138,11 @@ def who(holder: Holder, *, named: bool = True) -> str:
 
 
 def who_locks(holder: LockHolder, *, named: bool = True) -> str:
-    """Return "pid/thread", or that and the name."""
-    return f"{holder.pid}/{holder.tid} {holder.process if named else ''}".strip()
+    """Return "pid/thread"; named, "pid name" for the main thread and "pid/thread name" else."""
+    if not named:
+        return f"{holder.pid}/{holder.tid}"
+    thread = "" if holder.tid == holder.pid else f"/{holder.tid}"
+    return f"{holder.pid or '?'}{thread} {holder.process}".strip()
 
 
 def short(name: str) -> str:

@@ -42,6 +42,7 @@ SORTS: dict[str, Callable[[Overview], Any]] = {
 }
 _LEAVING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NAMED_FROM = 100  #: columns of a terminal from which on processes are called by their names, too
+_MAX_NAME = 20  #: characters shown of a name
 _N_HEAD = 5  #: lines above the first row
 
 
@@ -95,7 +96,7 @@ def _look(console: Console, held: _Held, sort: str, height: int | None) -> Rende
     rows = sorted((seen for seen in found if not seen.is_warm), key=SORTS[sort])
     named = console.width >= _NAMED_FROM
     wanted = [
-        Column("name", lambda s: short(s.name), no_wrap=False),
+        Column("name", lambda s: _cut(short(s.name))),
         Column("what", what, no_wrap=False),
         Column("size", lambda s: space.human(s.size), is_number=True),
         Column("used by", lambda s: users(s, named=named), no_wrap=False),
@@ -109,6 +110,10 @@ def _look(console: Console, held: _Held, sort: str, height: int | None) -> Rende
         head += "; q leaves"
     lines = [head, _totals(found)]
     return Group(*lines, make_table(rows, wanted)) if rows else Group(*lines)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
 
 
 def _totals(found: Segments) -> str:
