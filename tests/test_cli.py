@@ -21,7 +21,7 @@ import pytest
 
 import numpush
 import processes
-from numpush.cli import doctor
+from numpush.cli import doctor, remedies
 
 HOLD = """
 import os, sys
@@ -209,7 +209,7 @@ def test_a_table_fits_into_80_columns_and_a_pipe_gets_no_escape_codes(namespace:
     with holder(namespace, "lock = prices.lock.lock(); numpush.publish('here', big)"):
         for command in (["ls"], ["doctor"], ["top", "--count", "1"]):
             text = run(*command, namespace=namespace, COLUMNS="80").stdout
-            lines = text.partition("What to type:")[0].splitlines()
+            lines = re.split("If you want it:|What to type", text)[0].splitlines()
             assert max(map(len, lines)) <= 80
             assert ESCAPE not in text
         lines = run("ls", namespace=namespace).stdout.splitlines()
@@ -392,7 +392,11 @@ def test_doctor_finds_a_machine_that_runs_these_tests_fit(namespace: str) -> Non
         assert check["remedy"] or check["status"] in ("ok", "note")
     text = run("doctor", namespace=namespace).stdout
     assert all(name in text for name in doctor.CHECKS)
-    assert text.endswith("Nothing failed.\n")
+    if any(check["status"] == "warn" for check in found.values()):
+        assert "What to type:" in text
+        assert text.rstrip().endswith([c["remedy"] for c in found.values() if c["remedy"]][-1])
+    else:
+        assert text.endswith("\nNothing to do.\n")
     assert processes.files_of(namespace) == set()
 
 
@@ -424,8 +428,8 @@ sys.exit(main(["doctor"]))
     assert done.returncode == 1
     assert done.stderr == ""
     assert re.search(r"^fail +broken +PermissionError: ", done.stdout, re.M)
-    assert "  bad (fail): make it good\n" in done.stdout
-    assert "What to type:" in done.stdout
+    assert "\nWhat to type (numpush cannot work here until" in done.stdout
+    assert done.stdout.endswith("\n  # bad (fail)\n  make it good\n")
 
 
 @pytest.mark.system
@@ -433,7 +437,7 @@ sys.exit(main(["doctor"]))
 @pytest.mark.parametrize(
     ("options", "code", "status", "remedy"),
     [
-        ("size=64m", 0, "warn", "docker run --shm-size"),
+        ("size=64m", 0, "warn", "size="),
         ("size=2g,nr_inodes=100", 0, "warn", "nr_inodes"),
         ("ro", 1, "fail", "/dev/shm"),
         ("size=2g,huge=advise", 0, "ok", ""),
@@ -457,6 +461,74 @@ def test_doctor_on_a_machine_with_another_dev_shm(
     assert remedy in found["/dev/shm"]["remedy"]
     if "huge" in options:
         assert found["huge pages"]["found"].startswith("advise")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "where", "shm", "memory"),
+    [
+        (".dockerenv", "", "docker", "docker run --shm-size=", "docker run --memory=32g"),
+        ("run/.containerenv", "", "podman", "podman run --shm-size=", "podman run --memory=32g"),
+        (
+            "var/run/secrets/kubernetes.io/token",
+            "",
+            "kubernetes",
+            "emptyDir: {medium: Memory, sizeLimit: ",
+            "--limits=memory=32Gi",
+        ),
+        ("proc/self/cgroup", "0::/kubepods.slice/x", "kubernetes", "/dev/shm", "=32Gi"),
+        ("proc/self/cgroup", "0::/user.slice/user-1000.slice", "", "remount,size=", "=32G"),
+        ("proc/self/cgroup", "0::/slurm/job_1", "slurm", "remount,size=", "sbatch --mem=32G"),
+    ],
+)
+def test_doctor_knows_who_set_the_limits(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    text: str,
+    where: str,
+    shm: str,
+    memory: str,
+) -> None:
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(text)
+    monkeypatch.setattr(remedies, "_ROOT", f"{tmp_path}/")
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    assert remedies.container() == where
+    assert shm in remedies.grow_shm()
+    assert memory in remedies.raise_memory("/sys/fs/cgroup/user.slice", 16 << 30)
+    as_user = "" if os.geteuid() == 0 else "sudo "
+    assert where or remedies.grow_shm().startswith(f"{as_user}mount -o remount,size=")
+
+
+def test_doctor_sees_a_low_ulimit(namespace: str) -> None:
+    script = 'ulimit -f 1000000 -v 60000000 && exec "$0" -m numpush doctor --json'
+    done = subprocess.run(
+        ["bash", "-c", script, sys.executable],
+        env=environment(namespace),
+        capture_output=True,
+        text=True,
+        timeout=processes.LIMIT,
+        check=True,
+    )
+    found = {check["check"]: check for check in json.loads(done.stdout)["checks"]}["limits"]
+    assert found["status"] == "warn"
+    assert found["found"].startswith("file size: 976.6 MiB, address space: 57.2 GiB")
+    assert found["remedy"] == "ulimit -f unlimited\nulimit -v unlimited"
+
+
+def test_doctor_asks_for_the_extras_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"pyarrow": "99.0", "blosc2": "99.0", "h5py": "3.9.1", "numba": "99.0"}
+    monkeypatch.setattr(doctor, "_version", versions.get)
+    found = doctor.check_extras()
+    assert "arrow: pyarrow 99.0; blosc2: blosc2 99.0; " in found.found
+    assert "hdf5: h5py 3.9.1 (older than 3.10)" in found.found
+    assert "hiredis -, redis -" in found.found
+    assert (found.status, found.remedy) == ("warn", 'pip install -U "numpush[hdf5]"')
+    versions["h5py"] = "99.0"
+    found = doctor.check_extras()
+    assert found.status == "note"
+    assert re.fullmatch(r'pip install "numpush\[[a-z,]*redis[a-z,]*\]"', found.remedy)
+    assert "arrow" not in found.remedy
 
 
 def test_logind_settings_are_read_as_systemd_does(
