@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What would be uploaded: an sdist, and the wheel that is built of it, into dist/ (or DIST=...); and whether they
-# are right. Each Python from 3.11 on that is there gets the wheel into a fresh venv; the first of them all extras,
-# and the sdist's own tests.
+# What would be uploaded: an sdist, and the wheel that is built of it, into dist/ (or DIST=...); and whether
+# they are right. Each Python from 3.11 on that is there gets the wheel into a fresh venv; the first of them all
+# extras, and the sdist's own tests.
 #
 #   tests/packaging/wheel.sh [PYTHON...]     by default .venv's, and those of pyenv
 set -euo pipefail
