@@ -335,6 +335,12 @@ class SDataFrame(SharedPandas, WritesInPlace, pd.DataFrame):  # type: ignore[mis
         del window
         return frame_structure.free(self._window)
 
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: pandas' table; and its segment, who uses it, and its lock."""
+        from . import notebook
+
+        return notebook.frame_html(self, super()._repr_html_)  # type: ignore[misc]  # no stubs for it
+
     # -- what pandas asks for
 
     @property

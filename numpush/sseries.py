@@ -196,6 +196,12 @@ class SSeries(SharedPandas, Indexed, _Series):  # type: ignore[misc]  # pandas h
         made: pd.Series = _managers.only_series(self._frame.to_pandas())
         return made
 
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the series as text; and its segment, who uses it, and its lock."""
+        from . import notebook
+
+        return notebook.series_html(self)
+
     # -- writing
 
     def _write(self, operation: str, change: Callable[[Any], Any]) -> Any:

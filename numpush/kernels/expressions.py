@@ -209,4 +209,5 @@ def _load(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ImportError(f"this needs {name}: pip install {name}") from error
+        what = '"numpush[code]"' if name == "numexpr" else name
+        raise ImportError(f"this needs {name}: pip install {what}") from error
