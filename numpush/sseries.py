@@ -52,7 +52,7 @@ class SSeries(SharedPandas, Indexed, _Series):  # type: ignore[misc]  # pandas h
     Parameters
     ----------
     data, index, dtype, name : as for pandas.Series
-        A Series, or whatever makes one. `name` is the series' own.
+        A Series, or whatever makes one. *name* is the series' own.
 
     Raises
     ------

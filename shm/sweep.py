@@ -45,7 +45,7 @@ class Holder(NamedTuple):
 
 
 class SegmentInfo(NamedTuple):
-    """A segment as `numpush ls` shows it."""
+    """A segment as ``numpush ls`` shows it."""
 
     name: str
     size: int  #: bytes of data
