@@ -21,12 +21,13 @@ import numpy as np
 from distributed.protocol.serialize import families, register_serialization_family
 from distributed.utils import ensure_memoryview
 
-from .. import blocks
+from .. import blocks, plain_pickles
+from ..plain import plain_types
 from ..shm.errors import SegmentDamaged, SegmentFull
 from ..shm.private import attach_private, locate
 from .dask_links import LINK, Link
 
-__all__ = ["note_received", "received_bytes", "unwrap", "wrap"]
+__all__ = ["address_of", "note_received", "received_bytes", "unwrap", "wrap"]
 
 _KEY = "numpush"  #: in a header: the frames that are elsewhere
 _SMALLEST = 4096  #: bytes; smaller frames stay in their message
@@ -45,7 +46,9 @@ def wrap(share_from: int) -> None:
     for name in _FAMILIES:
         if name not in _before:
             dumps, loads, takes_context = _before[name] = families[name]
-            register_serialization_family(name, _dumping(dumps, takes_context), _loading(loads))
+            register_serialization_family(
+                name, _dumping(dumps, takes_context, name == "pickle"), _loading(loads)
+            )
 
 
 def unwrap() -> None:
@@ -54,16 +57,20 @@ def unwrap() -> None:
             families[name] = _before.pop(name)
 
 
-def _dumping(dumps: Callable[..., Any], takes_context: bool) -> Callable[..., Any]:
+def _dumping(dumps: Callable[..., Any], takes_context: bool, is_pickle: bool) -> Callable[..., Any]:
     def dump(x: Any, context: dict[str, Any] | None = None) -> tuple[dict[str, Any], list[Any]]:
-        header, frames = dumps(x, context=context) if takes_context else dumps(x)
         link = None if context is None else context.get(LINK)
-        if link is not None and link.is_answered:
+        if link is None or not link.is_answered:
+            return dumps(x, context=context) if takes_context else dumps(x)  # type: ignore[no-any-return]
+        if is_pickle and type(x) in plain_types():
+            rest, buffers = plain_pickles.dumps(x)
+            header = {"writeable": tuple(not buffer.readonly for buffer in buffers)}
+            frames = [rest, *buffers]
+        else:
+            header, frames = dumps(x, context=context) if takes_context else dumps(x)
             frames = list(frames)
-            places = _move(link, frames)
-            if places:
-                header = {**header, _KEY: places}
-        return header, frames
+        places = _move(link, frames)
+        return {**header, _KEY: places} if places else header, frames
 
     return dump
 
@@ -78,7 +85,7 @@ def _move(link: Link, frames: list[Any]) -> list[list[Any]]:
     private = []
     for i, view in views.items():
         array = np.frombuffer(view, np.uint8)
-        found = locate(array.__array_interface__["data"][0], array.nbytes)
+        found = locate(address_of(array), array.nbytes)
         if found is None:
             private.append((i, array))
             continue
@@ -91,6 +98,11 @@ def _move(link: Link, frames: list[Any]) -> list[list[Any]]:
     for place in places:
         frames[place[0]] = b""
     return places
+
+
+def address_of(buffer: Any) -> int:
+    """Return where the memory of a buffer that is not empty begins."""
+    return int(np.frombuffer(buffer, np.uint8).__array_interface__["data"][0])
 
 
 def _copy(link: Link, frames: list[tuple[int, np.ndarray[Any, Any]]]) -> list[list[Any]]:

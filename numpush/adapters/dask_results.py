@@ -9,7 +9,6 @@ dicts, lists and tuples that Dask's tasks return. They stay plain, and the worke
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
@@ -17,14 +16,14 @@ from typing import Any
 import numpy as np
 from distributed.threadpoolexecutor import ThreadPoolExecutor
 
-from .. import plain
+from .. import plain, plain_pickles
 from ..shm.private import locate
+from .dask_frames import address_of
 
 __all__ = ["share_result", "unwrap", "wrap"]
 
 #: Longer containers are not looked into: what Dask makes has an item for each partition.
 _MOST_ITEMS = 10_000
-_IS_BIG = 1 << 16  #: bytes in a pickle: some of the data is in it
 
 
 def wrap(executors: dict[str, Executor], share_from: int) -> None:
@@ -75,7 +74,7 @@ def _share(x: Any, share_from: int) -> Any:
             return x
     elif x.size < share_from // 64 or _has_objects(x):
         return x
-    if _is_shared(x):
+    if _is_shared(x, share_from):
         return x
     parcel = plain.pack(x, share_from)
     return x if parcel is None else plain.unpack(*parcel.reduce()[1])
@@ -87,16 +86,11 @@ def _has_objects(x: Any) -> bool:
     return any(getattr(dtype, "hasobject", False) for dtype in (*dtypes, x.index.dtype))
 
 
-def _is_shared(x: Any) -> bool:
-    """Whether all that is big of *x* lies in a segment, as it was when it came or was made."""
-    buffers: list[pickle.PickleBuffer] = []
-    rest = pickle.dumps(x, protocol=5, buffer_callback=buffers.append)
-    if len(rest) > _IS_BIG:
-        return False
+def _is_shared(x: Any, share_from: int) -> bool:
+    """Whether *x* lies in segments, as it was when it came or was made, but for less than *share_from*."""
+    rest, buffers = plain_pickles.dumps(x)
+    n_private = len(rest)
     for buffer in buffers:
-        raw = buffer.raw()
-        if raw.nbytes >= _IS_BIG:
-            array = np.frombuffer(raw, np.uint8)
-            if locate(array.__array_interface__["data"][0], array.nbytes) is None:
-                return False
-    return True
+        if buffer.nbytes and locate(address_of(buffer), buffer.nbytes) is None:
+            n_private += buffer.nbytes
+    return n_private < share_from
