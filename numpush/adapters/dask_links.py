@@ -160,6 +160,8 @@ _WRAPPED: dict[str, Callable[..., Any]] = {
 
 def wrap() -> None:
     """Have connections that are made from now on know each other."""
+    if _before:
+        return
     for name, method in _WRAPPED.items():
         if name in vars(TCP):
             _before[name] = vars(TCP)[name]
@@ -168,8 +170,11 @@ def wrap() -> None:
 
 def unwrap() -> None:
     """Undo `wrap`; connections with a Link go on without it."""
+    if not _before:
+        return
     for name in _WRAPPED:
         if name in _before:
-            setattr(TCP, name, _before.pop(name))
+            setattr(TCP, name, _before[name])
         else:
             delattr(TCP, name)
+    _before.clear()
