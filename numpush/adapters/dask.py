@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 try:
+    import dask.config
     import distributed
     from distributed import NannyPlugin, WorkerPlugin
 except ImportError as error:  # pragma: no cover
@@ -114,13 +115,18 @@ class NannyAdapter(NannyPlugin):  # type: ignore[misc]  # as above
 
 
 def dask_setup(server: Any) -> None:
-    """Do what `install` does, in a worker, nanny or scheduler that preloads this module."""
+    """Do what `install` does, in a worker, nanny or scheduler that preloads this module.
+
+    Dask's configuration has its settings: ``numpush.share-from`` and ``numpush.results``.
+    """
+    share_from = int(dask.config.get("numpush.share-from", SHARE_FROM))
+    results = bool(dask.config.get("numpush.results", True))
     if isinstance(server, distributed.Worker):
-        WorkerAdapter().setup(server)
+        WorkerAdapter(share_from, results).setup(server)
     elif isinstance(server, distributed.Nanny):
         NannyAdapter().setup(server)
     else:
-        install()
+        install(share_from=share_from)
 
 
 def share(ddf: Any) -> Any:
