@@ -181,6 +181,22 @@ def test_a_worker_counts_its_part_of_what_is_shared(client, workers, on):
     grown = [after[w][0] - before[w][0] for w in workers]
     assert sum(grown) < 1.5 * size
 
+    def as_the_nanny_sees_it(dask_worker: Any) -> tuple[int, int, bool]:
+        import psutil
+
+        from numpush.adapters import dask_memory
+
+        pid = dask_worker.process.process.pid
+        is_ours = (
+            dask_worker.periodic_callbacks["memory_monitor"].callback.func is dask_memory._monitor
+        )
+        resident = psutil.Process(pid).memory_info().rss
+        return resident, dask_memory._proportional(pid), is_ours
+
+    for resident, proportional, is_ours in client.run(as_the_nanny_sees_it, nanny=True).values():
+        assert is_ours
+        assert resident - proportional > size / 3
+
     def weight(dask_worker: Any) -> float:
         return dask_worker.data.fast.weights.get(there.key, 0)
 
@@ -216,6 +232,21 @@ class TestSharedFrames:
         back = future.result()
         assert type(back) is numpush.SDataFrame
         pd.testing.assert_frame_equal(back.to_pandas(), tasks.make_frame(7))
+
+    def test_back_from_a_spill_they_are_shared_anew(self):
+        from distributed.protocol import deserialize_bytes, serialize_bytes
+
+        adapter.install()
+        shared = (
+            tasks.make_shared(2),
+            numpush.SArray(tasks.make_array()),
+            numpush.SSeries([1.5, 2.5]),
+        )
+        for each in shared:
+            back = deserialize_bytes(serialize_bytes(each))
+            assert type(back) is type(each)
+            assert back.handle.name != each.handle.name
+            np.testing.assert_array_equal(np.asarray(back), np.asarray(each))
 
     def test_the_partitions_of_a_shared_collection_lie_there_once(self, client, on):
         import dask.dataframe as dd
