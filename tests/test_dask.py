@@ -302,6 +302,34 @@ def _kernel() -> Any:
     return numpush.kernel("const f8[:], f8[:]")(triple)
 
 
+def test_what_cannot_be_pickled_by_buffers_is_a_result_all_the_same(on):
+    def make() -> Any:
+        frame = tasks.make_frame()
+        frame.attrs["f"] = lambda: 3  # only cloudpickle takes it
+        return frame, [frame]
+
+    there = on(0, make)
+    assert on(1, lambda x: (x[0].attrs["f"](), x[1][0].shape), there).result() == (3, (33_333, 8))
+
+
+def test_uninstall_reaches_the_workers(client, workers, on):
+    def modules() -> list[str]:
+        from distributed.comm.tcp import TCP
+
+        return [TCP.write.__module__, TCP.read.__module__]
+
+    assert all("numpush" in name for name in client.run(modules)[workers[0]])
+    adapter.uninstall(client)
+    try:
+        assert not any("numpush" in name for name in client.run(modules)[workers[1]])
+        there = on(0, tasks.make_frame)
+        assert on(1, tasks.segment_of, there).result() is None
+    finally:
+        adapter.install(client)
+    there = on(0, tasks.make_frame)
+    assert on(0, tasks.segment_of, there).result() is not None
+
+
 def test_a_negative_threshold_is_refused():
     with pytest.raises(ValueError, match="share_from=-1"):
         adapter.install(share_from=-1)

@@ -23,6 +23,7 @@ except ImportError as error:  # pragma: no cover
     ) from error
 
 from ..sharing import share as _share
+from ..shm import life
 from . import dask_frames, dask_landing, dask_links, dask_memory, dask_results, dask_shared
 
 __all__ = ["SHARE_FROM", "NannyAdapter", "WorkerAdapter", "install", "share", "uninstall"]
@@ -91,6 +92,7 @@ class WorkerAdapter(WorkerPlugin):  # type: ignore[misc]  # not typed in every v
         if worker.address.startswith("inproc://"):
             return  # of one process: everything is shared already
         install(share_from=self.share_from)
+        life.node()  # which takes away what the worker left that was killed before this one
         dask_memory.wrap_worker(worker)
         if self.results:
             dask_results.wrap(worker.executors, self.share_from)

@@ -62,11 +62,13 @@ def _dumping(dumps: Callable[..., Any], takes_context: bool, is_pickle: bool) ->
         link = None if context is None else context.get(LINK)
         if link is None or not link.is_answered:
             return dumps(x, context=context) if takes_context else dumps(x)  # type: ignore[no-any-return]
+        header, frames = None, []
         if is_pickle and type(x) in plain_types():
-            rest, buffers = plain_pickles.dumps(x)
-            header = {"writeable": tuple(not buffer.readonly for buffer in buffers)}
-            frames = [rest, *buffers]
-        else:
+            with contextlib.suppress(Exception):  # Dask has other picklers to try
+                rest, buffers = plain_pickles.dumps(x)
+                header = {"writeable": tuple(not buffer.readonly for buffer in buffers)}
+                frames = [rest, *buffers]
+        if header is None:
             header, frames = dumps(x, context=context) if takes_context else dumps(x)
             frames = list(frames)
         places = _move(link, frames)

@@ -9,6 +9,7 @@ dicts, lists and tuples that Dask's tasks return. They stay plain, and the worke
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
@@ -50,7 +51,8 @@ def _submitting(submit: Callable[..., Any], share_from: int) -> Callable[..., An
 def _run(share_from: int, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     message = fn(*args, **kwargs)
     if type(message) is dict and message.get("op") == "task-finished":
-        message["result"] = share_result(message["result"], share_from)
+        with contextlib.suppress(Exception):  # it is the task's result, whatever we make of it
+            message["result"] = share_result(message["result"], share_from)
     return message
 
 
