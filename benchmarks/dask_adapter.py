@@ -5,8 +5,9 @@ the data, from its request on (Dask's own `get_data_from_worker`); every time of
 is there already. Where whole tasks are timed, the scheduler and the client are part of it, and all
 data is read.
 
-With --hosts yes (as root): between two hosts, which are namespaces joined by a veth, each with a
-/dev/shm of its own; and how much more memory the receiving host uses at its peak.
+With --hosts 3 (as root), three times instead: between two hosts, which are namespaces joined by a veth,
+each with a /dev/shm of its own; and how much more memory than before the receiving host uses at its peak,
+where two workers read the frame, in sizes of the frame.
 """
 
 from __future__ import annotations
@@ -169,7 +170,7 @@ def on_hosts(rounds: int, mib: int) -> list[dict[str, Any]]:
     for _ in range(rounds):
         for name in (DASK, "numpush"):
             with dask_hosts.two_hosts() as hosts:
-                address = dask_hosts.start_cluster(hosts, (1, 1), adapter=name != DASK)
+                address = dask_hosts.start_cluster(hosts, (1, 2), adapter=name != DASK)
                 command = [sys.executable, __file__, "--address", address, "--mib", str(mib)]
                 out = subprocess.run(
                     hosts[0].command(*command), check=True, capture_output=True, text=True
@@ -179,16 +180,16 @@ def on_hosts(rounds: int, mib: int) -> list[dict[str, Any]]:
     return found
 
 
-def watch(dask_worker: Any = None) -> None:
-    """Watch what this host uses more than now, of memory of the worker and of shared memory."""
+def watch(has_shm: bool, dask_worker: Any = None) -> None:
+    """Watch what this worker uses more than now; *has_shm*: and all that is in its host's /dev/shm."""
     import threading
 
     state = dask_worker.benchmark = {"peak": 0, "is_on": True}
-    base = used()
+    base = used(has_shm)
 
     def look() -> None:
         while state["is_on"]:
-            state["peak"] = max(state["peak"], used() - base)
+            state["peak"] = max(state["peak"], used(has_shm) - base)
             time.sleep(0.002)
 
     threading.Thread(target=look, daemon=True).start()
@@ -199,7 +200,7 @@ def stop(dask_worker: Any = None) -> int:
     return int(dask_worker.benchmark["peak"])
 
 
-def used() -> int:
+def used(has_shm: bool) -> int:
     import os
 
     sizes = {}
@@ -209,36 +210,41 @@ def used() -> int:
             if name in ("VmRSS", "RssShmem"):
                 sizes[name] = int(value.split()[0]) << 10
     room = os.statvfs("/dev/shm")
-    return sizes["VmRSS"] - sizes["RssShmem"] + (room.f_blocks - room.f_bfree) * room.f_frsize
+    shm = (room.f_blocks - room.f_bfree) * room.f_frsize if has_shm else 0
+    return sizes["VmRSS"] - sizes["RssShmem"] + shm
 
 
 def hosts_client(address: str, mib: int) -> None:
-    """Move frames from the worker of the first host to that of the second; print what it took."""
+    """Move frames from the first host's worker to the two of the second; print what it took."""
     with Client(address, timeout=60) as client:
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(3, timeout=60)
         names = {w["name"]: a for a, w in client.scheduler_info()["workers"].items()}
-        pair = Pair(client, [names["a0"], names["b0"]])
+        pair = Pair(client, [names["a0"], names["b0"], names["b1"]])
+        pair.make(make_frame, 64)
+        pair.transfer()
         seconds, peaks = [], []
-        for i in range(4):
-            pair.make(make_two_blocks, mib << 10)
-            client.run(watch, workers=[names["b0"]])
-            if i % 2:
-                seconds.append(pair.transfer())
-            else:
-                pair.submit(1, len, pair.frame).result()
-            peaks.append(client.run(stop, workers=[names["b0"]])[names["b0"]] / (mib << 20))
-        print(json.dumps({"seconds": seconds, "peak / size": peaks}))
-
-
-def make_two_blocks(kib: int) -> pd.DataFrame:
-    frame = make_frame(kib)
-    return frame.astype(dict.fromkeys(range(N_COLUMNS // 2), "int64"))
+        for _ in range(3):
+            pair.make(make_frame, mib << 10)
+            seconds.append(round(pair.transfer(), 3))
+        for _ in range(2):
+            pair.make(make_frame, mib << 10)
+            for i in (1, 2):
+                client.run(watch, i == 1, workers=[pair.workers[i]])
+            for i in (1, 2):  # and both keep it
+                pair.submit(i, total, pair.frame).result()
+            peaks.append(
+                round(sum(client.run(stop, workers=pair.workers[1:]).values()) / (mib << 20), 2)
+            )
+        print(json.dumps({"seconds": seconds, "peak of two readers / size": peaks}))
 
 
 def main() -> None:
-    args = arguments(__doc__, mib=256, hosts="no", address="")
+    args = arguments(__doc__, mib=256, hosts=0, address="")
     if args.address:
         hosts_client(args.address, args.mib)
+        return
+    if args.hosts:
+        on_hosts(args.hosts, args.mib)
         return
     kib = args.mib << 10
     shape = f"{args.mib} MiB ({(args.mib << 20) // 8 // N_COLUMNS}, {N_COLUMNS}) float64"
@@ -252,22 +258,14 @@ def main() -> None:
         races.append(
             transfers(f"From one worker to another: a frame, {shape}", pairs, kib, args.rounds)
         )
-        for name, is_made in (
-            ("reads a frame of another worker", True),
-            ("a frame is made, and", False),
-        ):
-            title = (
-                f"A task {name}, {shape}"
-                if is_made
-                else (f"A task makes a frame, and one of another worker reads it, {shape}")
-            )
-            races.append(tasks(title, pairs, kib, args.rounds, is_made=is_made))
+        title = f"A task reads a frame that another worker has, {shape}"
+        races.append(tasks(title, pairs, kib, args.rounds, is_made=True))
+        title = f"A task makes a frame, and one on the other worker reads it, {shape}"
+        races.append(tasks(title, pairs, kib, args.rounds, is_made=False))
         for size in (64, 256, 512, 1024, 2048, 4096, 16384):
             title = f"From one worker to another: a frame of {size} KiB"
             races.append(transfers(title, pairs, size, 3 * args.rounds))
     finish(races, args.json)
-    if args.hosts == "yes":
-        on_hosts(args.rounds, args.mib)
 
 
 if __name__ == "__main__":
