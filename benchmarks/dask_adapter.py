@@ -181,11 +181,11 @@ def on_hosts(rounds: int, mib: int) -> list[dict[str, Any]]:
 
 
 def watch(has_shm: bool, dask_worker: Any = None) -> None:
-    """Watch what this worker uses more than now; *has_shm*: and all that is in its host's /dev/shm."""
+    """Watch what this worker uses more than at first; *has_shm*: and its host's /dev/shm, warm memory too."""
     import threading
 
-    state = dask_worker.benchmark = {"peak": 0, "is_on": True}
-    base = used(has_shm)
+    base = getattr(dask_worker, "benchmark", {}).get("base", used(has_shm))
+    state = dask_worker.benchmark = {"peak": 0, "is_on": True, "base": base}
 
     def look() -> None:
         while state["is_on"]:
@@ -222,6 +222,9 @@ def hosts_client(address: str, mib: int) -> None:
         pair = Pair(client, [names["a0"], names["b0"], names["b1"]])
         pair.make(make_frame, 64)
         pair.transfer()
+        for i in (1, 2):
+            client.run(watch, i == 1, workers=[pair.workers[i]])
+        client.run(stop, workers=pair.workers[1:])
         seconds, peaks = [], []
         for _ in range(3):
             pair.make(make_frame, mib << 10)
