@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -44,6 +45,16 @@ def on(client: Client, workers: list[str]) -> Callable[..., Any]:
         return client.submit(function, *args, workers=workers[i], pure=False)
 
     return submit
+
+
+@pytest.fixture(autouse=True)
+def _forgotten(client: Client) -> Iterator[None]:
+    """Wait until Dask has forgotten what a test had: on a busy machine that takes its time."""
+    yield
+    deadline = time.monotonic() + 30
+    while segments() and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.05)
 
 
 def segments() -> set[str]:
