@@ -16,7 +16,15 @@ HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 SCRIPTS = [
     *("handoff", "pool", "parallel", "frames", "result", "creation", "filling"),
-    *("ingest", "ingest_zmq", "stores_file", "stores_redis", "stores_hdf5", "stores_blosc2"),
+    *(
+        "ingest",
+        "ingest_zmq",
+        "dask_adapter",
+        "stores_file",
+        "stores_redis",
+        "stores_hdf5",
+        "stores_blosc2",
+    ),
     *("attach", "locks", "kernels", "team", "scaling", "shipped_code", "importtime"),
 ]
 #: For peers that cannot be imported with pandas 3: a Python with pandas 2, numpush and pandarallel.
@@ -40,6 +48,7 @@ NOTES = {
     "into shared memory that is touched already; Dask's end in private memory.",
     "ingest_zmq": "The sender is pyzmq in all rows. Small messages become one SArray each with numpush, "
     "and bytes with pyzmq.",
+    "dask_adapter": "A transfer includes Dask's messages that bring it about: most of what a handle takes.",
     "attach": "The first row counts unpickling; the second is the look-up and the call into C alone. "
     "The first attach of a process also makes its node, and sweeps.",
     "locks": "A robust mutex in Python is two calls into C, about what a lock written in C costs as a "
