@@ -135,9 +135,9 @@ def share(ddf: Any) -> Any:
     """Return a persisted Dask DataFrame or Series whose partitions are SDataFrames or SSeries.
 
     Each is made by the worker that has the partition, by one copy, and lies in that host's memory once
-    however many of its workers use it: they get handles. Tasks see the shared object itself, with its locks,
-    `column` for kernels, and so on. What a task did not make it may write to only in place and under the
-    lock; the others see it, and a partition that Dask computes again starts anew.
+    however many of its workers use it: they get handles. Tasks see the shared object itself, with its
+    locks, `numpush.SDataFrame.column` for kernels, and so on. What a task did not make it may write to only
+    in place and under the lock; the others see it, and a partition that Dask computes again starts anew.
 
     Parameters
     ----------
