@@ -104,7 +104,7 @@ class Elapsed:
 @contextlib.contextmanager
 def local_pair(**options: Any) -> Iterator[Pair]:
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         if options:
