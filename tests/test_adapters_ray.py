@@ -1,0 +1,387 @@
+"""The adapter for Ray, in a cluster of two nodes: who receives what, and how long it lives.
+
+The second node has the same /dev/shm here and another namespace in it, so neither sees the other's
+segments; the last test has one in a mount namespace, with a /dev/shm of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import processes
+import ray_tasks
+from numpush import SArray, SDataFrame, SSeries
+from numpush.shm import life, naming
+
+ray = pytest.importorskip("ray", reason="Ray is not installed: make test-ray")
+
+import numpush.adapters.ray  # noqa: E402  # it, too, wants Ray
+
+pytestmark = [
+    pytest.mark.ray,
+    # Ray leaves sockets and files of its logs to the garbage collector.
+    pytest.mark.filterwarnings("ignore:unclosed (file|.*socket):ResourceWarning"),
+]
+
+N = 3_333
+LIMIT = 10.0  #: seconds in which what nobody refers to is gone: docs/scaling-out.md
+OTHER = processes.new_namespace()  #: of the second node
+
+
+def segments(namespace=naming.NAMESPACE):
+    return {f for f in processes.files_of(namespace) if ".seg." in f}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    before = segments()
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    patch.setenv("PYTHONPATH", str(processes.HERE))
+    patch.setenv("NUMPUSH_WARM_BYTES", "0")
+    from ray.cluster_utils import Cluster
+
+    started = Cluster()
+    started.add_node(num_cpus=2, object_store_memory=100 << 20, include_dashboard=False)
+    started.add_node(
+        num_cpus=1,
+        object_store_memory=100 << 20,
+        resources={"other": 1},
+        env_vars={"NUMPUSH_NAMESPACE": OTHER},
+    )
+    ray.init(
+        started.address,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"worker_process_setup_hook": "numpush.adapters.ray.install"},
+    )
+    try:
+        numpush.adapters.ray.install()
+        yield started
+    finally:
+        ray.shutdown()
+        started.shutdown()
+        patch.undo()
+    # Nobody sweeps here but what the keepers left behind to do it.
+    mine = naming.node_file(life.node().id)
+    processes.eventually(lambda: not segments() - before, LIMIT)
+    processes.eventually(
+        lambda: all(".node." not in f or f == mine for f in processes.files_of(naming.NAMESPACE)),
+        2 * LIMIT,
+    )
+    processes.eventually(lambda: not processes.files_of(OTHER), LIMIT)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(cluster, request):
+    """In place of conftest.py's: workers and their nodes stay, from test to test."""
+    before = segments() | segments(OTHER)
+    yield
+    if "leaves_segments" in request.fixturenames:
+        return
+    request.node.funcargs.clear()
+    gc.collect()
+    processes.eventually(lambda: not (segments() | segments(OTHER)) - before, LIMIT)
+
+
+@pytest.fixture
+def leaves_segments():
+    """For what is held longer than a test can wait."""
+
+
+def run(function, *args, **options):
+    return ray.get(ray.remote(function).options(**{"num_cpus": 1, **options}).remote(*args))
+
+
+def actor(cls=ray_tasks.Holder, **options):
+    return ray.remote(cls).options(num_cpus=0, **options).remote()
+
+
+# -- one node
+
+
+def test_a_task_writes_into_the_array_that_it_is_given():
+    array = SArray(np.zeros(N))
+    add_to = ray.remote(ray_tasks.add_to)
+    kinds = ray.get([add_to.remote(array, i) for i in range(20)])
+    assert {kind for kind, _ in kinds} == {"SArray"}
+    assert array[:20].tolist() == [1.0] * 20
+    assert not array[20:].any()
+
+
+def test_views_partitions_and_series_write_through():
+    array = SArray(np.zeros((4, N)))
+    frame = SDataFrame(pd.DataFrame({"x": np.zeros(N), "y": np.arange(N)}))
+    series = SSeries(pd.Series(np.zeros(N)))
+    run(ray_tasks.add_to, array[1:3].T, (0, 1))
+    assert array[2, 0] == 1.0
+    for i, part in enumerate(frame.partitions(3)):
+        assert run(ray_tasks.set_column, part, "x", float(i)) == "SDataFrame"
+    assert frame["x"].iloc[0] == 0.0
+    assert frame["x"].iloc[-1] == 2.0
+    run(ray_tasks.set_column, frame, "new", "text")
+    assert frame["new"].tolist() == ["text"] * N
+    run(ray_tasks.add_to, series, 0)
+    assert series[0] == 1.0
+
+
+def test_one_object_is_received_any_number_of_times():
+    array = SArray(np.zeros(N))
+    ref = ray.put({"deep": [array, array[5:]], "also": 1})
+    for i in range(3):
+        found = ray.get(ref)["deep"]
+        assert [each.name for each in found] == [array.name] * 2
+        found[1][0] = i
+        assert array[5] == i
+    name = array.name
+    del array, found
+    gc.collect()
+    time.sleep(1.5)
+    assert run(ray_tasks.names, ray.get(ref)["deep"]) == [name] * 2
+
+
+def test_results_are_shared_whatever_they_are_in():
+    made = run(ray_tasks.make_all, 100)
+    array, [frame], series = made["array"], made["frame"], made["series"]
+    assert type(array) is SArray
+    assert type(frame) is SDataFrame
+    assert type(series) is SSeries
+    assert frame["s"].iloc[99] == "row 99"
+    run(ray_tasks.add_to, array, 7)
+    assert array[7] == 2.0
+
+
+def test_a_task_sends_on_what_it_received_and_what_it_put():
+    array = SArray(np.zeros(N))
+    run(ray_tasks.forward, array, ray_tasks.add_to)
+    assert array[0] == 1.0
+    [ref] = run(ray_tasks.put, array)
+    del array
+    gc.collect()
+    assert ray.get(ref)[0] == 1.0
+
+
+def test_a_generator_gives_shared_arrays():
+    holder = actor()
+    refs = list(holder.sums.options(num_returns="streaming").remote(3))
+    found = [ray.get(ref) for ref in refs]
+    assert [type(each) for each in found] == [SArray] * 3
+    assert [each[0] for each in found] == [0.0, 1.0, 2.0]
+    del refs
+
+
+def test_an_async_actor_sends_and_returns():
+    array = SArray(np.zeros(N))
+    returned = ray.get(actor(ray_tasks.AsyncHolder).forward.remote(array, actor()))
+    assert returned.name == array.name
+    assert array[0] == 1.0
+
+
+def test_a_worker_that_nobody_told_sends_by_handle_once_it_has_received_one():
+    holder = actor()
+    array = SArray(np.zeros(N))
+    ray.get(holder.forget_serializers.remote())
+    returned = ray.get(holder.echo.remote(array))
+    assert type(returned) is SArray
+    assert returned.name == array.name
+
+
+def test_private_changes_and_copies_go_by_value():
+    array = SArray(np.zeros(N))
+    private = numpush.attach(array.handle, mode="cow")
+    private[0] = 5
+    assert run(ray_tasks.add_to, private, slice(0))[0] == "ndarray"
+    assert run(ray_tasks.total, private) == 5.0
+    frame = SDataFrame(pd.DataFrame({"x": [1.0, 2.0]}))
+    private = numpush.attach(frame.handle, mode="cow")
+    private.loc[0, "x"] = 5.0
+    assert run(ray_tasks.total, private) == 7.0
+    assert frame["x"].tolist() == [1.0, 2.0]
+
+
+def test_what_is_no_object_of_rays_goes_by_value():
+    """A function's closure, and what the user pickles."""
+    array = SArray(np.ones(N))
+    loaded = ray.cloudpickle.loads(ray.cloudpickle.dumps(array))
+    assert type(loaded) is np.ndarray
+    assert run(lambda: (type(array).__name__, float(array.sum()))) == ("ndarray", float(N))
+
+
+# -- lifetimes
+
+
+def test_a_result_outlives_a_worker_that_ends_after_its_task():
+    make = ray.remote(ray_tasks.make).options(max_calls=1)
+    refs = [make.remote(N, float(i)) for i in range(4)]
+    ray.wait(refs, num_returns=4)
+    time.sleep(3)
+    assert [ray.get(ref)[0] for ref in refs] == [0.0, 1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("how", ["exit", "ray.kill", "kill -9"])
+def test_what_an_actor_returned_outlives_it(how):
+    holder = actor()
+    pid = ray.get(holder.pid.remote())
+    ref = holder.make.remote(N)  # it keeps a view
+    ray.wait([ref])
+    time.sleep(0.2)
+    if how == "exit":
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(holder.end.remote())
+    elif how == "ray.kill":
+        ray.kill(holder)
+    else:
+        os.kill(pid, signal.SIGKILL)
+    processes.eventually(lambda: not os.path.exists(f"/proc/{pid}"), LIMIT)
+    time.sleep(2)  # Ray, and the keeper, have noticed
+    array = ray.get(ref)
+    assert array.sum() == N
+    assert run(ray_tasks.total, array) == N
+
+
+def test_a_result_outlives_a_worker_that_is_killed_right_after_it(leaves_segments):
+    """Ray forgets then that the result has a tag, or not, as it happens: 60 s are left."""
+    made = []
+    for i in range(8):
+        die = ray.remote(ray_tasks.make_and_die).options(max_retries=0)
+        ref = die.remote(N, 0.002 * i)
+        with contextlib.suppress(ray.exceptions.WorkerCrashedError):
+            ray.get(ref, timeout=processes.LIMIT)
+            made.append(ref)
+    time.sleep(2)
+    assert made
+    for ref in made:
+        assert ray.get(ref).sum() == N
+
+
+def test_what_many_put_goes_with_the_references():
+    array = SArray(np.ones(N))
+    refs = [ray.put(array) for _ in range(100)] + [
+        ray.put(SArray(np.ones(i + 1))) for i in range(50)
+    ]
+    name = array.name
+    del array
+    gc.collect()
+    time.sleep(1)
+    assert ray.get(refs[0]).name == name
+    assert len(segments()) >= 51
+    del refs
+
+
+def test_a_killed_worker_takes_only_its_own_along():
+    array = SArray(np.ones(N))
+    waste = ray.remote(ray_tasks.waste).options(max_retries=0)
+    with pytest.raises(ray.exceptions.WorkerCrashedError):
+        ray.get(waste.remote(N))
+    assert run(ray_tasks.total, array) == N  # and what it made is gone: the fixture looks
+
+
+def test_a_keeper_that_is_killed_loses_what_it_alone_had_and_is_there_again():
+    array = SArray(np.ones(N))
+    ref, lost = ray.put(array), ray.put(SArray(np.ones(N)))
+    keeper = numpush.adapters.ray._keeper(numpush.adapters.ray._where())
+    ray.kill(keeper, no_restart=False)
+    assert ray.get(ref).name == array.name  # we have it
+    other = SArray(np.ones(N))
+    assert run(ray_tasks.total, other) == N
+    processes.eventually(lambda: is_lost(lost), LIMIT)
+
+
+def is_lost(ref):
+    try:
+        ray.get(ref)
+    except Exception as error:
+        return "SegmentNotFound" in str(error)
+    return False
+
+
+# -- two nodes
+
+
+def test_another_node_gets_a_copy_in_shared_memory_of_its_own():
+    array = SArray(np.arange(N, dtype=float))
+    ref = ray.put(array[3:])
+    first, second = actor(resources={"other": 0.1}), actor(resources={"other": 0.1})
+    name = ray.get(first.keep.remote(ref))
+    assert name != array.name
+    assert any(name in f for f in segments(OTHER))
+    assert ray.get(second.keep.remote(ref)) == name  # one for all of the node
+    ray.get(first.add.remote(0))
+    assert ray.get(second.total.remote()) == array[3:].sum() + 1
+    assert array[3] == 3.0
+
+
+def test_frames_and_results_of_another_node_arrive_by_value():
+    made = run(ray_tasks.make_all, 100, resources={"other": 0.1})
+    array, [frame], series = made["array"], made["frame"], made["series"]
+    assert type(array) is SArray
+    assert type(frame) is SDataFrame
+    assert type(series) is SSeries
+    assert frame["s"].iloc[99] == "row 99"
+    assert series.sum() == 4950
+    processes.eventually(lambda: not segments(OTHER), LIMIT)
+    frame["x"] = 1.0
+    assert run(ray_tasks.set_column, frame, "y", 2, resources={"other": 0.1}) == "SDataFrame"
+    assert "y" not in frame.columns
+    back = run(ray_tasks.set_column, frame, "y", 2)
+    assert back == "SDataFrame"
+    assert frame["y"].sum() == 200
+
+
+# -- errors
+
+
+def test_what_is_missing_is_said():
+    code = "import sys; sys.modules['ray'] = None; import numpush.adapters.ray as r; r.install()"
+    assert 'pip install "numpush[ray]"' in processes.run_script(code).stderr
+    code = "import warnings; warnings.simplefilter('ignore'); import numpush.adapters.ray as r; r.install()"
+    assert (
+        "RuntimeError: Ray is not initialized: call ray.init()" in processes.run_script(code).stderr
+    )
+
+
+def test_a_driver_without_install_is_told_by_its_workers():
+    where = ("ffff0000", numpush.adapters.ray._where()[1])
+    with pytest.raises(RuntimeError, match=r"call numpush.adapters.ray.install\(\) in its"):
+        numpush.adapters.ray._keeper(where)
+
+
+# -- a node that really has another /dev/shm
+
+
+def test_a_node_with_another_dev_shm_gets_a_copy(cluster):
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a /dev/shm")
+    script = (
+        'mount -t tmpfs -o size=400m none /dev/shm && exec "$0" -m ray.scripts.scripts start '
+        '--address="$1" --num-cpus=1 --resources=\'{"far": 1}\' --object-store-memory=100000000 --block'
+    )
+    node = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script, sys.executable, cluster.address],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        processes.eventually(
+            lambda: "far" in ray.cluster_resources() or node.poll() is not None, processes.LIMIT
+        )
+        if node.poll() is not None:
+            pytest.skip(f"no such node here: {node.stdout.read()}")
+        array = SArray(np.ones(N))
+        far = {"num_cpus": 0, "resources": {"far": 0.1}}
+        assert run(ray_tasks.add_to, array, 0, **far)[0] == "SArray"
+        assert array[0] == 1.0
+        assert run(ray_tasks.make, N, 2.0, **far).sum() == 2 * N
+    finally:
+        node.terminate()
+        node.communicate(timeout=processes.LIMIT)
