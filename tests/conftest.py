@@ -65,6 +65,14 @@ def _helpers_of_multiprocessing() -> None:
     loky_tracker.ensure_running()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _garbage_of_this_module() -> Iterator[None]:
+    """Look for garbage among all objects once per module: `_nothing_is_left` has frozen the rest."""
+    yield
+    gc.unfreeze()
+    gc.collect()
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a file in /dev/shm, a descriptor or a child."""
@@ -77,6 +85,7 @@ def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
         del looks["children"], looks["descriptors"]
     np.add(1, SArray(np.zeros(1)))  # our node, before we count
     _clean()
+    gc.freeze()  # the libraries' objects: looking through them takes longer than most tests
     before = {what: look() for what, look in looks.items()}
     yield
     if getattr(request.node, "has_failed", False):

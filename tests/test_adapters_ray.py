@@ -53,9 +53,14 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     started = Cluster()
-    started.add_node(num_cpus=2, object_store_memory=100 << 20, include_dashboard=False)
     started.add_node(
-        num_cpus=1,
+        num_cpus=2,
+        object_store_memory=100 << 20,
+        resources={"here": 1},
+        include_dashboard=False,
+    )
+    started.add_node(
+        num_cpus=0,
         object_store_memory=100 << 20,
         resources={"other": 1},
         env_vars={"NUMPUSH_NAMESPACE": OTHER},
@@ -101,11 +106,13 @@ def leaves_segments():
 
 
 def run(function, *args, **options):
-    return ray.get(ray.remote(function).options(**{"num_cpus": 1, **options}).remote(*args))
+    task = ray.remote(function).options(num_cpus=0, **{"resources": {"here": 0.5}, **options})
+    return ray.get(task.remote(*args), timeout=processes.LIMIT)
 
 
-def actor(cls=ray_tasks.Holder, **options):
-    return ray.remote(cls).options(num_cpus=0, **options).remote()
+def actor(cls=ray_tasks.Holder, where="here"):
+    resources = {where: 0.01}
+    return ray.remote(cls).options(num_cpus=0, resources=resources).remote()
 
 
 # -- one node
@@ -312,7 +319,7 @@ def is_lost(ref):
 def test_another_node_gets_a_copy_in_shared_memory_of_its_own():
     array = SArray(np.arange(N, dtype=float))
     ref = ray.put(array[3:])
-    first, second = actor(resources={"other": 0.1}), actor(resources={"other": 0.1})
+    first, second = actor(where="other"), actor(where="other")
     name = ray.get(first.keep.remote(ref))
     assert name != array.name
     assert any(name in f for f in segments(OTHER))

@@ -5,20 +5,17 @@
     has the keeper of its own node fetch the value, once for all.
 (2) What is pickled outside of Ray's objects (by cloudpickle, or closed over by a function) goes by
     value: there is nothing whose life the tag could share.
-(3) Ray is called from threads of ours. Its serializer keeps the pickling under way in the thread, and
-    a second one in there would lose it; and a worker's main thread, when it waits, has Ray start
-    another worker in its place.
+(3) While an object is pickled Ray is called from a thread of ours. Its serializer keeps what is under way
+    in the thread, and a second pickling in there would lose it; and a worker's main thread, when it
+    waits, has Ray start another worker in its place.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import threading
-import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +24,9 @@ import numpy as np
 from .. import transport
 from ..attaching import access_of, attach, handle_of
 from ..handle import Handle
-from ..shm import naming, process
+from ..shm import naming
 from ..shm.errors import SegmentNotFound
 from ..shm.life import node as our_node
-from ..shm.segment import Segment
 from .ray_keeper import NAMESPACE, start
 
 __all__ = ["install"]
@@ -40,19 +36,7 @@ _N_THREADS = 8
 
 Where = tuple[str, str]  # a job and a node of Ray's, by their ids
 
-_lock = threading.RLock()  # re-entrant: a view may die in here
-_keepers: dict[Where, Any] = {}
-_tags: dict[str, _Known] = {}  #: by name of segment: those that this driver has views of
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """The tag of a segment, to be sent again."""
-
-    identity: int
-    where: Where  #: a driver may have several sessions, one after the other
-    token: weakref.ref[Any]
-    tag: Any
+_keepers: dict[Where, Any] = {}  #: a driver may have several sessions, one after the other
 
 
 def install() -> None:
@@ -67,8 +51,8 @@ def install() -> None:
     ``ray.init(runtime_env={"worker_process_setup_hook": "numpush.adapters.ray.install"})``; one that has
     received a shared object needs no hook.
 
-    To send costs a call of that actor, about a millisecond; a driver pays it once for each segment
-    that it has. To receive costs what `numpush.attach` does.
+    To send costs a call of that actor, about a millisecond, whatever the size: what goes to many tasks
+    is better put once (`ray.put`). To receive costs what `numpush.attach` does.
 
     Raises
     ------
@@ -116,32 +100,8 @@ def serialize(obj: Any) -> Any:
         return obj.view(np.ndarray) if isinstance(obj, np.ndarray) else obj.to_pandas()
     handle, segment = handle_of(obj)
     data = handle.to_bytes()
-    where = _where()
-    known = _tags.get(segment.name)
-    if known is not None and known.identity == segment.identity and known.where == where:
-        tag = known.tag
-    else:
-        [tag] = _outside_of_pickling(_ask, "hold", data, segment.node)
-        if _is_driver():
-            _remember(segment, handle.mode, where, tag)
-    return _space(), *where, data, tag
-
-
-def _remember(segment: Segment, mode: str, where: Where, tag: Any) -> None:
-    """Use *tag* again, until this driver has no views of the segment any more.
-
-    A worker must not: see (3) of ray_keeper.py.
-    """
-    _, token = process.attach(segment.name, mode, identity=segment.identity)
-    ref = weakref.ref(token, functools.partial(_forget, segment.name))
-    with _lock:
-        _tags[segment.name] = _Known(segment.identity, where, ref, tag)
-
-
-def _forget(name: str, gone: object) -> None:
-    with _lock:
-        if name in _tags and _tags[name].token is gone:
-            del _tags[name]
+    [tag] = _outside_of_pickling(_ask, "hold", data, segment.node)
+    return _space(), *_where(), data, tag
 
 
 # -- receiving
@@ -159,7 +119,8 @@ def receive(parcel: Any) -> Any:
     space, job, node, data, _tag = parcel
     transport.follow(_register)  # who receives one may send it on
     if space != _space():
-        data, _tag = _outside_of_pickling(_fetch, (job, node), data)
+        # Here, not in another thread: this one may hold Ray's lock of its functions, which is re-entrant.
+        data, _tag = _fetch((job, node), data)
     return attach(Handle.from_bytes(data)[0])
 
 
@@ -209,8 +170,7 @@ def _keeper(where: Where) -> Any:
     """
     import ray
 
-    with _lock:
-        found = _keepers.get(where)
+    found = _keepers.get(where)
     if found is None:
         job, node = where
         name = f"keeper-{job}"
@@ -225,8 +185,7 @@ def _keeper(where: Where) -> Any:
                     "driver; when the driver ends, so does what it shared"
                 ) from error
             found = ray.get(first.keeper_of.remote(node), timeout=_TIMEOUT)
-        with _lock:
-            _keepers[where] = found
+        _keepers[where] = found
     return found
 
 

@@ -11,8 +11,9 @@ when it no longer is, the keeper lets go of the segment.
 (3) A tag belongs to one sending. A worker gives it on and forgets it at once: Ray learns that a result
     has it from the worker, when that has no reference of its own left, and not at all if it dies
     before. (An actor that kept one lost what it had returned when it ended, each time.) What is left of
-    that is a moment after a task has returned; so what a worker sent that died when, or just before,
-    the tag went out of count is held for GRACE seconds more, as leases are.
+    that is a moment after a task has returned. So where a sender dies soon after it sent, and the tag
+    goes out of count soon after that, nobody knows why: it is held for GRACE seconds more, as
+    leases are.
 (4) The keeper is the job's: Ray ends it, hard, with the driver. `_SWEEP` waits for that, at the other
     end of a pipe, and takes away what all processes of the job have left in this /dev/shm.
 """
@@ -35,7 +36,7 @@ from ..handle import Handle
 from ..sarray import SArray
 from ..sharing import share
 from ..shm import node, process, sweep
-from ..shm.errors import SegmentNotFound
+from ..shm.errors import NumpushError, SegmentNotFound
 from ..shm.sweep import GRACE
 
 __all__ = ["NAMESPACE", "Keeper", "start"]
@@ -44,7 +45,9 @@ NAMESPACE = "numpush"  #: of the keepers' names
 
 _LOOK_EVERY = 0.5  #: seconds between two looks at what is counted
 _SWEEP_EVERY = 5.0  #: seconds between two sweeps for workers that were killed
-_RECENT = 10.0  #: seconds in which Ray has noticed that a worker died
+_SOON = (
+    5.0  #: seconds in which a worker has told Ray what its results refer to; and Ray, that it died
+)
 _N_COPIES = 1024  #: copies of other nodes' objects that are looked for here before they are fetched
 
 # A shell that waits takes 1 MB, and Python 30. Ray's processes are gone within a second; those of a
@@ -83,8 +86,13 @@ class _Hold:
 
     token: Any
     sender: int  #: its node (shm/node.py)
-    died: float = 0.0  #: when we found it dead, by time.monotonic(); 0: alive at the last look
-    until: float = 0.0  #: when to let go, though the tag is counted no more; 0: it is, still
+    sent: float  #: all times by time.monotonic()
+    died: float = 0.0  #: when we found it dead; 0: it was alive when we last looked
+    until: float = 0.0  #: when to let go; 0: the tag is counted
+
+    def is_doubtful(self, now: float) -> bool:
+        """Whether the tag may be in a result, though *now* it is counted no more; see (3)."""
+        return 0 < self.died < self.sent + _SOON and now < self.died + _SOON
 
 
 @dataclass(slots=True)
@@ -162,7 +170,7 @@ class Keeper:
 
         tag = ray.put(None)
         with self._lock:
-            self._holds[tag.hex().encode()] = _Hold(token, sender)
+            self._holds[tag.hex().encode()] = _Hold(token, sender, time.monotonic())
         return tag
 
     # -- what it does by itself
@@ -174,7 +182,7 @@ class Keeper:
             let_go = self._let_go()
             del let_go  # outside of our lock: it may unlink
             if time.monotonic() - swept > _SWEEP_EVERY:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, NumpushError):
                     sweep()
                 swept = time.monotonic()
 
@@ -196,7 +204,7 @@ class Keeper:
             if tag in counted:
                 continue
             if not hold.until:
-                hold.until = now + GRACE if hold.died and now - hold.died < _RECENT else now
+                hold.until = now + GRACE if hold.is_doubtful(now) else now
             if now >= hold.until:
                 gone.append(tag)
         with self._lock:
