@@ -17,7 +17,7 @@ DOCS = HERE.parent / "docs"
 SCRIPTS = [
     *("handoff", "pool", "parallel", "frames", "result", "creation", "filling"),
     *("ingest", "ingest_zmq", "stores_file", "stores_redis", "stores_hdf5", "stores_blosc2"),
-    *("attach", "locks", "kernels", "team", "scaling", "shipped_code", "importtime"),
+    *("attach", "locks", "kernels", "team", "scaling", "shipped_code", "importtime", "ray_adapter"),
 ]
 #: For peers that cannot be imported with pandas 3: a Python with pandas 2, numpush and pandarallel.
 PANDAS_2 = os.environ.get("NUMPUSH_BENCH_PANDAS_2")
@@ -45,6 +45,7 @@ NOTES = {
     "locks": "A robust mutex in Python is two calls into C, about what a lock written in C costs as a "
     "whole, and the two Python functions that any context manager has which is no C type. "
     "In exchange it survives its holder, and says so.",
+    "ray_adapter": "Both sides in one Ray, on one node. What a task of Ray costs anyway is in all rows.",
     "scaling": "Two cores of a virtual machine are all that there were: what more bring is not known.\n\n"
     "![Times one core, by workers](scaling.svg)",
     "team": "What a job on all cores costs beyond its work, one job after the other.",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-import time
 
 import numpy as np
 import pandas as pd
@@ -20,6 +18,10 @@ def add_to(array, i, value=1.0):
 
 def total(obj):
     return float(np.asarray(obj).sum())
+
+
+def kind_and_total(obj):
+    return type(obj).__name__, total(obj)
 
 
 def names(obj):
@@ -39,17 +41,6 @@ def make(n, fill=1.0):
 def make_all(n):
     frame = pd.DataFrame({"x": np.arange(n, dtype=float), "s": [f"row {i}" for i in range(n)]})
     return {"array": make(n), "frame": [SDataFrame(frame)], "series": SSeries(frame["x"])}
-
-
-def make_and_die(n, seconds):
-    """Return an array, and be killed as soon as it may have been returned."""
-    threading.Thread(target=_die, args=(seconds,)).start()
-    return make(n)
-
-
-def _die(seconds):
-    time.sleep(seconds)
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def put(array):
@@ -77,7 +68,7 @@ class Holder:
 
     def keep(self, array):
         self.array = array
-        return array.name
+        return getattr(array, "name", None)
 
     def echo(self, array):
         return array
@@ -119,5 +110,5 @@ class AsyncHolder:
 def waste(n):
     """Make a segment that nobody is told of, and be killed."""
     array = make(n)
-    print(array.name)
+    assert array.name
     os.kill(os.getpid(), signal.SIGKILL)

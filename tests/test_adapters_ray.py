@@ -21,7 +21,7 @@ import pytest
 import processes
 import ray_tasks
 from numpush import SArray, SDataFrame, SSeries
-from numpush.shm import life, naming
+from numpush.shm import naming
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: make test-ray")
 
@@ -44,7 +44,7 @@ def segments(namespace=naming.NAMESPACE):
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    before = segments()
+    before, nodes = segments(), processes.files()
     patch = pytest.MonkeyPatch()
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -79,12 +79,8 @@ def cluster():
         started.shutdown()
         patch.undo()
     # Nobody sweeps here but what the keepers left behind to do it.
-    mine = naming.node_file(life.node().id)
-    processes.eventually(lambda: not segments() - before, LIMIT)
-    processes.eventually(
-        lambda: all(".node." not in f or f == mine for f in processes.files_of(naming.NAMESPACE)),
-        2 * LIMIT,
-    )
+    processes.eventually(lambda: not segments() - before, 2 * LIMIT)
+    processes.eventually(lambda: {f for f in processes.files() if ".node." in f} <= nodes, LIMIT)
     processes.eventually(lambda: not processes.files_of(OTHER), LIMIT)
 
 
@@ -98,6 +94,12 @@ def _nothing_is_left(cluster, request):
     request.node.funcargs.clear()
     gc.collect()
     processes.eventually(lambda: not (segments() | segments(OTHER)) - before, LIMIT)
+
+
+@pytest.fixture(scope="module")
+def holder(cluster):
+    """An actor that lives on: what one sent that ends soon after is held for a minute."""
+    return actor()
 
 
 @pytest.fixture
@@ -179,8 +181,7 @@ def test_a_task_sends_on_what_it_received_and_what_it_put():
     assert ray.get(ref)[0] == 1.0
 
 
-def test_a_generator_gives_shared_arrays():
-    holder = actor()
+def test_a_generator_gives_shared_arrays(holder):
     refs = list(holder.sums.options(num_returns="streaming").remote(3))
     found = [ray.get(ref) for ref in refs]
     assert [type(each) for each in found] == [SArray] * 3
@@ -188,15 +189,15 @@ def test_a_generator_gives_shared_arrays():
     del refs
 
 
-def test_an_async_actor_sends_and_returns():
+def test_an_async_actor_sends_and_returns(holder):
     array = SArray(np.zeros(N))
-    returned = ray.get(actor(ray_tasks.AsyncHolder).forward.remote(array, actor()))
+    returned = ray.get(actor(ray_tasks.AsyncHolder).forward.remote(array, holder))
     assert returned.name == array.name
     assert array[0] == 1.0
+    ray.get(holder.keep.remote(None))
 
 
-def test_a_worker_that_nobody_told_sends_by_handle_once_it_has_received_one():
-    holder = actor()
+def test_a_worker_that_nobody_told_sends_by_handle_once_it_has_received_one(holder):
     array = SArray(np.zeros(N))
     ray.get(holder.forget_serializers.remote())
     returned = ray.get(holder.echo.remote(array))
@@ -208,12 +209,11 @@ def test_private_changes_and_copies_go_by_value():
     array = SArray(np.zeros(N))
     private = numpush.attach(array.handle, mode="cow")
     private[0] = 5
-    assert run(ray_tasks.add_to, private, slice(0))[0] == "ndarray"
-    assert run(ray_tasks.total, private) == 5.0
+    assert run(ray_tasks.kind_and_total, private) == ("ndarray", 5.0)
     frame = SDataFrame(pd.DataFrame({"x": [1.0, 2.0]}))
     private = numpush.attach(frame.handle, mode="cow")
     private.loc[0, "x"] = 5.0
-    assert run(ray_tasks.total, private) == 7.0
+    assert run(ray_tasks.kind_and_total, private) == ("DataFrame", 7.0)
     assert frame["x"].tolist() == [1.0, 2.0]
 
 
@@ -228,16 +228,16 @@ def test_what_is_no_object_of_rays_goes_by_value():
 # -- lifetimes
 
 
-def test_a_result_outlives_a_worker_that_ends_after_its_task():
-    make = ray.remote(ray_tasks.make).options(max_calls=1)
-    refs = [make.remote(N, float(i)) for i in range(4)]
-    ray.wait(refs, num_returns=4)
-    time.sleep(3)
-    assert [ray.get(ref)[0] for ref in refs] == [0.0, 1.0, 2.0, 3.0]
+def test_a_result_outlives_a_worker_that_ends_after_its_task(leaves_segments):
+    make = ray.remote(max_calls=1)(ray_tasks.make).options(num_cpus=0, resources={"here": 0.1})
+    refs = [make.remote(N, float(i)) for i in range(2)]
+    ray.wait(refs, num_returns=2)
+    time.sleep(2)
+    assert [ray.get(ref)[0] for ref in refs] == [0.0, 1.0]
 
 
 @pytest.mark.parametrize("how", ["exit", "ray.kill", "kill -9"])
-def test_what_an_actor_returned_outlives_it(how):
+def test_what_an_actor_returned_outlives_it(how, leaves_segments):
     holder = actor()
     pid = ray.get(holder.pid.remote())
     ref = holder.make.remote(N)  # it keeps a view
@@ -259,17 +259,15 @@ def test_what_an_actor_returned_outlives_it(how):
 
 def test_a_result_outlives_a_worker_that_is_killed_right_after_it(leaves_segments):
     """Ray forgets then that the result has a tag, or not, as it happens: 60 s are left."""
-    made = []
-    for i in range(8):
-        die = ray.remote(ray_tasks.make_and_die).options(max_retries=0)
-        ref = die.remote(N, 0.002 * i)
-        with contextlib.suppress(ray.exceptions.WorkerCrashedError):
-            ray.get(ref, timeout=processes.LIMIT)
-            made.append(ref)
+    holders = [actor() for _ in range(3)]
+    pids = ray.get([holder.pid.remote() for holder in holders])
+    refs = [holder.make.remote(N) for holder in holders]
+    for ref, pid in zip(refs, pids):
+        ray.wait([ref])
+        os.kill(pid, signal.SIGKILL)
     time.sleep(2)
-    assert made
-    for ref in made:
-        assert ray.get(ref).sum() == N
+    found = [ray.get(ref) for ref in refs]
+    assert [array.sum() for array in found] == [N] * 3
 
 
 def test_what_many_put_goes_with_the_references():
@@ -385,7 +383,7 @@ def test_a_node_with_another_dev_shm_gets_a_copy(cluster):
         if node.poll() is not None:
             pytest.skip(f"no such node here: {node.stdout.read()}")
         array = SArray(np.ones(N))
-        far = {"num_cpus": 0, "resources": {"far": 0.1}}
+        far = {"resources": {"far": 0.1}}
         assert run(ray_tasks.add_to, array, 0, **far)[0] == "SArray"
         assert array[0] == 1.0
         assert run(ray_tasks.make, N, 2.0, **far).sum() == 2 * N
