@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import signal
 import subprocess
@@ -292,7 +293,8 @@ def test_a_killed_worker_takes_only_its_own_along():
     assert run(ray_tasks.total, array) == N  # and what it made is gone: the fixture looks
 
 
-def test_a_keeper_that_is_killed_loses_what_it_alone_had_and_is_there_again():
+def test_a_keeper_that_is_killed_loses_what_it_alone_had_and_is_there_again(caplog):
+    caplog.set_level(logging.CRITICAL, "ray._private.serialization")  # a record keeps our frames
     array = SArray(np.ones(N))
     ref, lost = ray.put(array), ray.put(SArray(np.ones(N)))
     keeper = numpush.adapters.ray._keeper(numpush.adapters.ray._where())

@@ -51,7 +51,7 @@ def install() -> None:
     ``ray.init(runtime_env={"worker_process_setup_hook": "numpush.adapters.ray.install"})``; one that has
     received a shared object needs no hook.
 
-    To send costs a call of that actor, about a millisecond, whatever the size: what goes to many tasks
+    To send costs a call of that actor, some milliseconds, whatever the size: what goes to many tasks
     is better put once (`ray.put`). To receive costs what `numpush.attach` does.
 
     Raises
