@@ -11,7 +11,7 @@ BIN = $(VENV)/bin
 SOURCES = pyproject.toml setup.py ffi/_build.py $(wildcard ffi/csrc/*.[ch])
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-pandas test-pandas22 test-moosefs test-pytensor test-ray test-tipc fuzz lint typecheck bench sanitize build clean
+.PHONY: help demo docs test test-pandas test-pandas22 test-moosefs test-pytensor test-ray test-tipc fuzz lint typecheck bench sanitize build clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -62,6 +62,9 @@ typecheck: $(VENV)/.installed-dev ## mypy, strict, over the tree as it will be i
 	mkdir -p build/typing/numpush
 	ln -s $(abspath $(filter-out %/__pycache__,$(wildcard numpush/*)) shm ffi) build/typing/numpush/
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-docs ## the site, in build/site: warnings and broken references are errors
+	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet --doctree-dir build/doctrees docs build/site
 
 bench: $(VENV)/.installed-bench ## measure each claim against its peers (long)
 	$(BIN)/python benchmarks/run.py
@@ -140,6 +143,10 @@ $(VENV)/.installed-pandas-tests: $(SOURCES) | $(BIN)/python
 $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
 	$(PIP_INSTALL) -e '.[test,dev]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-demo $(VENV)/.installed-test
+
+$(VENV)/.installed-docs: $(SOURCES) | $(BIN)/python
+	$(PIP_INSTALL) -e '.[docs]'
+	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: $(SOURCES) | $(BIN)/python
 	$(PIP_INSTALL) -e '.[bench]'

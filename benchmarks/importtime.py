@@ -1,9 +1,13 @@
-"""What `import numpush` costs on top of numpy and pandas, in fresh interpreters."""
+"""What `import numpush` costs beside numpy and pandas, in fresh interpreters; and what is downloaded.
+
+Sizes are those of wheel and sdist in dist/: `tests/packaging/wheel.sh` makes them.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 from harness import Race, arguments, finish
 
@@ -17,6 +21,8 @@ def main() -> None:
         BASE: "import numpy, pandas",
         "and numpush": "import numpy, pandas, numpush",
         "and SArray, SDataFrame": "import numpy, pandas; from numpush import SArray, SDataFrame",
+        "import numpush": "import numpush",
+        "import pandas": "import pandas",
         "import numpy": "import numpy",
         "import numpy; from numpush import SArray": "import numpy; from numpush import SArray",
     }.items():
@@ -28,6 +34,8 @@ def main() -> None:
     )
     subprocess.run([sys.executable, "-c", check], check=True)
     print("SArray without pandas in use imports no pandas.")
+    for path in sorted(Path(__file__).parent.parent.glob("dist/numpush-*")):
+        print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -84,10 +84,10 @@ def drop(ref: Ref, n_slots: int) -> bool:
     return bool(check(lib.npush_seg_drop(ref, n_slots)))
 
 
-def holders(ref: Ref, n_slots: int) -> list[tuple[int, bool, int]]:
-    """Return (node, attached, leases) of each slot in use."""
+def holders(ref: Ref, n_slots: int, *, peek: bool = False) -> list[tuple[int, bool, int]]:
+    """Return (node, attached, leases) of each slot in use; *peek*: a hint, without the lock."""
     out = ffi.new("uint64_t[]", 3 * n_slots)
-    n = check(lib.npush_seg_holders(ref, n_slots, out))
+    n = check((lib.npush_seg_peek if peek else lib.npush_seg_holders)(ref, n_slots, out))
     return [(int(out[3 * i]), bool(out[3 * i + 1]), int(out[3 * i + 2])) for i in range(n)]
 
 

@@ -44,7 +44,7 @@ def attach(name_or_handle: str | Handle, mode: str | None = None) -> Any:
     Parameters
     ----------
     name_or_handle : str or Handle
-        The name of a segment, a published name, or the `.handle` of a shared object.
+        The name of a segment, a published name, or the ``.handle`` of a shared object.
     mode : {'rw', 'ro', 'cow'}, optional
         'rw': stores are seen by everybody. 'ro': the pages are read-only, a store is a ValueError.
         'cow': stores are private to this process. By default a handle's own mode, for names 'rw'.
@@ -132,7 +132,7 @@ def publish(name: str, obj: Any, persist: bool = False) -> None:
     name : str
         1 to 128 letters, digits, '.', '_' or '-'.
     obj : SArray or SDataFrame
-        Or a view, a partition: that part is what `attach(name)` gives.
+        Or a view, a partition: that part is what ``attach(name)`` gives.
 
     Raises
     ------

@@ -24,7 +24,7 @@ __all__ = ["ArrayHandle", "FrameHandle", "Handle", "SeriesHandle", "lease"]
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """How to attach to an object in shared memory: `numpush.attach(handle)`.
+    """How to attach to an object in shared memory: ``numpush.attach(handle)``.
 
     A few hundred bytes when pickled, whatever the size of the data. It keeps nothing alive: when
     the last user of the segment is gone, attaching raises SegmentNotFound.

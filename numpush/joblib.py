@@ -6,7 +6,7 @@ has it is under way. Batches, order, generators, timeouts and what is nested are
 
 (1) The workers are kept from call to call, and end with the backend: that of ``with parallel_config``
     when the block is left, that of ``Parallel(backend="numpush")`` with the Parallel.
-(2) joblib calls `submit` with its lock held, from its own thread and from the one that answers come
+(2) joblib calls ``submit`` with its lock held, from its own thread and from the one that answers come
     in; whatever goes wrong there is told to the callback, or the Parallel would wait for ever.
 """
 

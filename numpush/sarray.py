@@ -225,6 +225,12 @@ class SArray(Shared, np.ndarray[Any, Any]):
         """
         return self._read_whole(self.copy, timeout)
 
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: shape, dtype, segment, who uses it, its lock, and the values."""
+        from . import notebook
+
+        return notebook.array_html(self)
+
     # -- what NumPy asks for
 
     def __array_wrap__(

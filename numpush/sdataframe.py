@@ -72,8 +72,8 @@ class SDataFrame(SharedPandas, WritesInPlace, pd.DataFrame):  # type: ignore[mis
 
     Notes
     -----
-    ``sdf.access`` is 'rw', 'ro' or 'cow', and `updating` is SArray's `update`: `mode` and `update` are
-    pandas' methods. ``sdf.flags`` are this one object's.
+    ``sdf.access`` is 'rw', 'ro' or 'cow', and `updating` is SArray's ``update``: ``mode`` and ``update``
+    are pandas' methods. ``sdf.flags`` are this one object's.
 
     Two processes that write to the same cells at once need the lock, as with any shared memory:
     ``with sdf.lock: sdf.loc[3, "a"] += 1``. Assigning a column writes all of it, and others may see
@@ -250,7 +250,7 @@ class SDataFrame(SharedPandas, WritesInPlace, pd.DataFrame):  # type: ignore[mis
 
         Returns
         -------
-        The results put together by `pandas.concat`, if they are frames or series; else a list.
+        The results put together by ``pandas.concat``, if they are frames or series; else a list.
         """
         from . import parallel
 
@@ -320,7 +320,7 @@ class SDataFrame(SharedPandas, WritesInPlace, pd.DataFrame):  # type: ignore[mis
         Replacing columns, rows or labels appends what is new, and keeps what was: for other
         processes, and for what was derived. That is freed when no other process is attached, no
         handle is under way, and nothing in this process was derived from it; else 0 is returned,
-        and a later call frees it. Handles to it that are kept (`part.handle`) are void then.
+        and a later call frees it. Handles to it that are kept (``part.handle``) are void then.
 
         Raises
         ------
@@ -334,6 +334,12 @@ class SDataFrame(SharedPandas, WritesInPlace, pd.DataFrame):  # type: ignore[mis
             frame_structure.compact(window)
         del window
         return frame_structure.free(self._window)
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: pandas' table; and its segment, who uses it, and its lock."""
+        from . import notebook
+
+        return notebook.frame_html(self, super()._repr_html_)  # type: ignore[misc]  # no stubs for it
 
     # -- what pandas asks for
 

@@ -45,7 +45,7 @@ class Shared:
 
     @property
     def name(self) -> str:
-        """Name of the segment; `numpush.attach(name)` gives the whole object."""
+        """Name of the segment; ``numpush.attach(name)`` gives the whole object."""
         return self._segment().name
 
     def close(self) -> None:

@@ -81,7 +81,7 @@ class SharedPandas(Shared):
     def updating(self, timeout: float | None = None) -> Iterator[Self]:
         """Change it under its lock, so that `snapshot` elsewhere sees all or nothing.
 
-        (`update` is pandas' method: it takes values from another object.)
+        (``update`` is pandas' method: it takes values from another object.)
 
         Raises
         ------

@@ -52,7 +52,7 @@ class SSeries(SharedPandas, Indexed, _Series):  # type: ignore[misc]  # pandas h
     Parameters
     ----------
     data, index, dtype, name : as for pandas.Series
-        A Series, or whatever makes one. `name` is the series' own.
+        A Series, or whatever makes one. *name* is the series' own.
 
     Raises
     ------
@@ -195,6 +195,12 @@ class SSeries(SharedPandas, Indexed, _Series):  # type: ignore[misc]  # pandas h
         _ = self._mgr  # what was done behind our back is done properly now
         made: pd.Series = _managers.only_series(self._frame.to_pandas())
         return made
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the series as text; and its segment, who uses it, and its lock."""
+        from . import notebook
+
+        return notebook.series_html(self)
 
     # -- writing
 

@@ -26,7 +26,7 @@ class NumpushError(Exception):
 
 
 class SegmentError(NumpushError):
-    """Something about one segment; `name` says which."""
+    """Something about one segment; ``name`` says which."""
 
     def __init__(self, message: str, name: str | None = None) -> None:
         super().__init__(message)
@@ -37,13 +37,13 @@ class SegmentError(NumpushError):
 
 
 class SegmentExists(SegmentError, FileExistsError):
-    """The name is taken. Choose another, or `withdraw` / `rm` the old one."""
+    """The name is taken. Choose another, or ``withdraw`` / ``rm`` the old one."""
 
 
 class SegmentNotFound(SegmentError, FileNotFoundError):
     """No such segment: never created, or its last user is gone.
 
-    A handle that was sent keeps its segment alive; a bare `.handle` does not.
+    A handle that was sent keeps its segment alive; a bare ``.handle`` does not.
     """
 
 

@@ -42,6 +42,7 @@ __all__ = [
     "mark_dead",
     "open_dead",
     "pid_of_thread",
+    "process_name",
     "seconds_dead",
 ]
 
@@ -189,6 +190,38 @@ def pid_of_thread(tid: int) -> int:
             if line.startswith("Tgid:"):
                 return int(line.split()[1])
     return 0
+
+
+def process_name(pid: int) -> str:
+    """Return what people call process *pid*, a Python by what it runs: "python train.py".
+
+    "" when there is none. Two files of /proc are read. *pid* is taken for one of our pid namespace:
+    what a process of another container is called is not known here.
+    """
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            name = file.read(64).removesuffix(b"\n")
+        if name.startswith((b"python", b"pypy")):
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                name = b" ".join([name, _program_of(file.read(4096).split(b"\0")[1:])]).strip()
+    except OSError:
+        return ""
+    # Whoever named it may have had a terminal's escape codes in mind.
+    text = name.decode(errors="replace")
+    return "".join(c if c.isprintable() else "?" for c in text)[:64]
+
+
+def _program_of(arguments: list[bytes]) -> bytes:
+    """Return what a Python runs: the name of a script or of a module, or "-c"."""
+    rest = iter(arguments)
+    for word in rest:
+        if word in (b"-X", b"-W"):
+            next(rest, b"")
+        elif word == b"-m":
+            return next(rest, b"")
+        elif word == b"-c" or not word.startswith(b"-"):
+            return os.path.basename(word)
+    return b""
 
 
 def info(node: int) -> NodeInfo:

@@ -168,11 +168,11 @@ class RWLock:
         self._range = start, stop
 
     def read(self, timeout: float | None = None) -> RangeGuard:
-        """Lock for reading, with other readers. Raises as `lock_range`."""
+        """Lock for reading, with other readers. Raises as ``lock_range``."""
         return lock_range(self.segment, self._token, *self._range, shared=True, timeout=timeout)
 
     def write(self, timeout: float | None = None) -> RangeGuard:
-        """Lock for writing, alone. Raises as `lock_range`."""
+        """Lock for writing, alone. Raises as ``lock_range``."""
         return lock_range(self.segment, self._token, *self._range, timeout=timeout)
 
 

@@ -15,7 +15,16 @@ from typing import NamedTuple
 
 from . import naming
 
-__all__ = ["Room", "asks_for_huge_pages", "cgroup_rooms", "huge_pages", "human", "remedy", "room"]
+__all__ = [
+    "Room",
+    "asks_for_huge_pages",
+    "cgroup_rooms",
+    "huge_pages",
+    "human",
+    "memory",
+    "remedy",
+    "room",
+]
 
 _MEMINFO = "/proc/meminfo"
 _CGROUP_FROM = 1 << 20  #: below this a look at the control group costs more than it can tell
@@ -112,6 +121,12 @@ def _reclaimable(folder: str) -> int:
     cache = int(stat.get("file", stat.get("total_cache", 0)))
     shmem = int(stat.get("shmem", stat.get("total_shmem", 0)))
     return max(0, cache - shmem)
+
+
+def memory() -> int:
+    """Return the bytes of memory that this process could have at most, swap not counted."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([pages, *(room.total for room in cgroup_rooms())])
 
 
 def remedy(limit: str) -> str:

@@ -45,7 +45,7 @@ class Holder(NamedTuple):
 
 
 class SegmentInfo(NamedTuple):
-    """A segment as `numpush ls` shows it."""
+    """A segment as ``numpush ls`` shows it."""
 
     name: str
     size: int  #: bytes of data
@@ -206,7 +206,7 @@ def has_leases(name: str, node: int, *, drop: bool) -> bool:
 
 
 def survey() -> list[SegmentInfo]:
-    """Look at every segment of this user. Opens and maps each header; takes each table's lock."""
+    """Look at every segment of this user. Opens and maps each header; waits for no table's lock."""
     found = []
     pids: dict[int, _node.NodeInfo] = {}
     for file in sorted(_files()):
@@ -219,7 +219,7 @@ def _look(file: str, opened: _Opened, pids: dict[int, _node.NodeInfo]) -> Segmen
     fd, ref, head, _ = opened
     name = file.removeprefix(naming.SEGMENT)
     holders = []
-    for id, attached, leases in _seg.holders(ref, head.n_slots):
+    for id, attached, leases in _seg.holders(ref, head.n_slots, peek=True):
         if id not in pids:
             pids[id] = _node.info(id)
         holders.append(Holder(id, pids[id].pid, pids[id].alive, attached, leases))

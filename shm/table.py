@@ -19,7 +19,7 @@ from .errors import LockTimeout, SegmentError, SegmentNotFound
 if TYPE_CHECKING:
     from .segment import Segment
 
-__all__ = ["enter", "evict_dead", "has", "join", "keep", "lease", "leave", "release_kept"]
+__all__ = ["enter", "evict_dead", "has", "join", "keep", "lease", "leave", "peek", "release_kept"]
 
 _SEEN_FOR = 1.0  #: seconds that a look at another node's life is good for
 
@@ -55,6 +55,11 @@ def evict_dead(segment: Segment) -> bool:
         and _seg.evict(segment.ref, segment.n_slots, id, keep_leases=True)
         for id, attached, _ in _seg.holders(segment.ref, segment.n_slots)
     )
+
+
+def peek(segment: Segment) -> list[tuple[int, bool, int]]:
+    """Return (node, attached, leases) of each user, without the lock: a hint that never waits."""
+    return _seg.holders(segment.ref, segment.n_slots, peek=True)
 
 
 def lease(segment: Segment) -> None:

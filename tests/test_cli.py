@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ import pytest
 
 import numpush
 import processes
-from numpush.cli import doctor
+from numpush.cli import doctor, remedies
 
 HOLD = """
 import os, sys
@@ -161,7 +162,7 @@ read = prices.lock_range(slice(50, 60), shared=True)
 """
     with holder(namespace, more) as held:
         prices = ls(namespace)["prices"]
-        assert prices["lock"] == {"pid": held.pid, "tid": held.pid}
+        assert prices["lock"] == {"pid": held.pid, "tid": held.pid, "process": "python -c"}
         locks = sorted(prices["range_locks"], key=lambda entry: entry["start"])
         assert [(e["start"], e["stop"], e["shared"], e["state"], e["pid"]) for e in locks] == [
             (0, 240, False, "held", held.pid),
@@ -208,7 +209,7 @@ def test_a_table_fits_into_80_columns_and_a_pipe_gets_no_escape_codes(namespace:
     with holder(namespace, "lock = prices.lock.lock(); numpush.publish('here', big)"):
         for command in (["ls"], ["doctor"], ["top", "--count", "1"]):
             text = run(*command, namespace=namespace, COLUMNS="80").stdout
-            lines = text.partition("What to type:")[0].splitlines()
+            lines = re.split("If you want it:|What to type", text)[0].splitlines()
             assert max(map(len, lines)) <= 80
             assert ESCAPE not in text
         lines = run("ls", namespace=namespace).stdout.splitlines()
@@ -282,31 +283,83 @@ def test_top_shows_as_many_tables_as_wanted(namespace: str) -> None:
         assert ESCAPE not in text
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_top_ends_by_a_signal_with_0_and_gives_the_terminal_back(
-    namespace: str, signum: signal.Signals
+def test_top_sorts_and_a_pipe_gets_one_table(namespace: str) -> None:
+    with holder(namespace) as held:
+        big = held.big[:12]
+        for args, first in (([], big), (["--sort", "name", "--once"], min(big, "prices"))):
+            text = run("top", *args, namespace=namespace).stdout
+            rows = re.findall(rf"^({big}|prices) ", text, re.M)
+            assert len(rows) == 2
+            assert rows[0] == first
+            assert "2 segments: " in text
+            assert " warm; /dev/shm: " in text
+
+
+@contextlib.contextmanager
+def top_in_a_terminal(namespace: str, *args: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run `numpush top` in a terminal that is to be as it was at the end; yield it and its screen."""
+    controller, terminal = pty.openpty()
+    before = termios.tcgetattr(terminal)
+    with subprocess.Popen(
+        [sys.executable, "-m", "numpush", "top", "--interval", "0.05", *args],
+        env={**environment(namespace), "TERM": "xterm"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    ) as top:
+        try:
+            yield top, controller
+            assert top.wait(processes.LIMIT) == 0
+            assert termios.tcgetattr(terminal) == before
+        finally:
+            top.kill()
+            os.close(terminal)
+            os.close(controller)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, "q"])
+def test_top_ends_by_a_signal_or_q_and_gives_the_terminal_back(
+    namespace: str, end: signal.Signals | str
 ) -> None:
-    with holder(namespace):
-        controller, terminal = pty.openpty()
-        top = subprocess.Popen(
-            [sys.executable, "-m", "numpush", "top", "--interval", "0.05"],
-            env={**environment(namespace), "TERM": "xterm"},
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-        )
-        os.close(terminal)
+    with holder(namespace), top_in_a_terminal(namespace) as (top, controller):
         screen = read_until(controller, lambda text: "prices" in text)
-        top.send_signal(signum)
-        screen += read_until(controller, lambda text: False)
-        os.close(controller)
-        assert top.wait(processes.LIMIT) == 0
+        if isinstance(end, str):
+            os.write(controller, end.encode())
+        else:
+            top.send_signal(end)
+        screen += read_until(controller, lambda text: f"{ESCAPE}[?1049l" in text)
         assert "Traceback" not in screen
         assert screen.count(f"{ESCAPE}[?1049h") == screen.count(f"{ESCAPE}[?1049l") == 1
         assert screen.count(f"{ESCAPE}[?25l") == screen.count(f"{ESCAPE}[?25h") == 1  # the cursor
 
 
-def read_until(fd: int, is_enough: Callable[[str], bool]) -> str:
+def test_top_gives_the_terminal_back_while_it_is_stopped(namespace: str) -> None:
+    with holder(namespace), top_in_a_terminal(namespace) as (top, controller):
+        attributes = termios.tcgetattr(controller)
+        read_until(controller, lambda text: "prices" in text)
+        assert termios.tcgetattr(controller) != attributes
+        top.send_signal(signal.SIGTSTP)
+        read_until(controller, lambda text: f"{ESCAPE}[?1049l" in text)
+        processes.eventually(lambda: state_of(top.pid) == "T")
+        assert termios.tcgetattr(controller) == attributes
+        top.send_signal(signal.SIGCONT)
+        read_until(controller, lambda text: "prices" in text)
+        os.write(controller, b"q")
+
+
+def state_of(pid: int) -> str:
+    """Return the letter that the kernel has for the state of a process."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_top_tells_who_holds_a_lock_and_for_how_long(namespace: str) -> None:
+    more = "lock = prices.lock.lock()"
+    with holder(namespace, more) as held, top_in_a_terminal(namespace) as (_, controller):
+        read_until(controller, lambda text: re.search(rf"{held.pid}/{held.pid} +[12]s", text))
+        os.write(controller, b"q")
+
+
+def read_until(fd: int, is_enough: Callable[[str], object]) -> str:
     """Read a terminal until *is_enough* or its end."""
     text = ""
     deadline = time.monotonic() + processes.LIMIT
@@ -339,7 +392,11 @@ def test_doctor_finds_a_machine_that_runs_these_tests_fit(namespace: str) -> Non
         assert check["remedy"] or check["status"] in ("ok", "note")
     text = run("doctor", namespace=namespace).stdout
     assert all(name in text for name in doctor.CHECKS)
-    assert text.endswith("Nothing failed.\n")
+    if any(check["status"] == "warn" for check in found.values()):
+        assert "What to type:" in text
+        assert text.rstrip().endswith([c["remedy"] for c in found.values() if c["remedy"]][-1])
+    else:
+        assert text.endswith("\nNothing to do.\n")
     assert processes.files_of(namespace) == set()
 
 
@@ -371,8 +428,8 @@ sys.exit(main(["doctor"]))
     assert done.returncode == 1
     assert done.stderr == ""
     assert re.search(r"^fail +broken +PermissionError: ", done.stdout, re.M)
-    assert "  bad (fail): make it good\n" in done.stdout
-    assert "What to type:" in done.stdout
+    assert "\nWhat to type (numpush cannot work here until" in done.stdout
+    assert done.stdout.endswith("\n  # bad (fail)\n  make it good\n")
 
 
 @pytest.mark.system
@@ -380,7 +437,7 @@ sys.exit(main(["doctor"]))
 @pytest.mark.parametrize(
     ("options", "code", "status", "remedy"),
     [
-        ("size=64m", 0, "warn", "docker run --shm-size"),
+        ("size=64m", 0, "warn", "size="),
         ("size=2g,nr_inodes=100", 0, "warn", "nr_inodes"),
         ("ro", 1, "fail", "/dev/shm"),
         ("size=2g,huge=advise", 0, "ok", ""),
@@ -404,6 +461,74 @@ def test_doctor_on_a_machine_with_another_dev_shm(
     assert remedy in found["/dev/shm"]["remedy"]
     if "huge" in options:
         assert found["huge pages"]["found"].startswith("advise")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "where", "shm", "memory"),
+    [
+        (".dockerenv", "", "docker", "docker run --shm-size=", "docker run --memory=32g"),
+        ("run/.containerenv", "", "podman", "podman run --shm-size=", "podman run --memory=32g"),
+        (
+            "var/run/secrets/kubernetes.io/token",
+            "",
+            "kubernetes",
+            "emptyDir: {medium: Memory, sizeLimit: ",
+            "--limits=memory=32Gi",
+        ),
+        ("proc/self/cgroup", "0::/kubepods.slice/x", "kubernetes", "/dev/shm", "=32Gi"),
+        ("proc/self/cgroup", "0::/user.slice/user-1000.slice", "", "remount,size=", "=32G"),
+        ("proc/self/cgroup", "0::/slurm/job_1", "slurm", "remount,size=", "sbatch --mem=32G"),
+    ],
+)
+def test_doctor_knows_who_set_the_limits(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    text: str,
+    where: str,
+    shm: str,
+    memory: str,
+) -> None:
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(text)
+    monkeypatch.setattr(remedies, "_ROOT", f"{tmp_path}/")
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    assert remedies.container() == where
+    assert shm in remedies.grow_shm()
+    assert memory in remedies.raise_memory("/sys/fs/cgroup/user.slice", 16 << 30)
+    as_user = "" if os.geteuid() == 0 else "sudo "
+    assert where or remedies.grow_shm().startswith(f"{as_user}mount -o remount,size=")
+
+
+def test_doctor_sees_a_low_ulimit(namespace: str) -> None:
+    script = 'ulimit -f 1000000 -v 60000000 && exec "$0" -m numpush doctor --json'
+    done = subprocess.run(
+        ["bash", "-c", script, sys.executable],
+        env=environment(namespace),
+        capture_output=True,
+        text=True,
+        timeout=processes.LIMIT,
+        check=True,
+    )
+    found = {check["check"]: check for check in json.loads(done.stdout)["checks"]}["limits"]
+    assert found["status"] == "warn"
+    assert found["found"].startswith("file size: 976.6 MiB, address space: 57.2 GiB")
+    assert found["remedy"] == "ulimit -f unlimited\nulimit -v unlimited"
+
+
+def test_doctor_asks_for_the_extras_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"pyarrow": "99.0", "blosc2": "99.0", "h5py": "3.9.1", "numba": "99.0"}
+    monkeypatch.setattr(doctor, "_version", versions.get)
+    found = doctor.check_extras()
+    assert "arrow: pyarrow 99.0; blosc2: blosc2 99.0; " in found.found
+    assert "hdf5: h5py 3.9.1 (older than 3.10)" in found.found
+    assert "hiredis -, redis -" in found.found
+    assert (found.status, found.remedy) == ("warn", 'pip install -U "numpush[hdf5]"')
+    versions["h5py"] = "99.0"
+    found = doctor.check_extras()
+    assert found.status == "note"
+    assert re.fullmatch(r'pip install "numpush\[[a-z,]*redis[a-z,]*\]"', found.remedy)
+    assert "arrow" not in found.remedy
 
 
 def test_logind_settings_are_read_as_systemd_does(
@@ -440,6 +565,7 @@ def test_logind_settings_are_read_as_systemd_does(
         ["top", "--interval", "0"],
         ["top", "--interval", "x"],
         ["top", "--count", "0"],
+        ["top", "--sort", "what"],
     ],
 )
 def test_a_wrong_command_line_exits_with_2(namespace: str, args: list[str]) -> None:

@@ -124,7 +124,8 @@ def test_ctrl_c_ends_filesystem_and_its_workers(namespace: str) -> None:
         text=True,
         start_new_session=True,
     )
-    time.sleep(1.5)
+    processes.eventually(lambda: processes.files_of(namespace))  # it is past its imports
+    time.sleep(0.5)
     os.killpg(started.pid, signal.SIGINT)  # as a terminal does: to all of them
     _, errors = started.communicate(timeout=processes.LIMIT)
     assert started.returncode == 130

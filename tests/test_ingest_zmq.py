@@ -20,18 +20,14 @@ from numpush.ingest import hub, zmtp
 from numpush.shm import process
 from zmq_peers import (  # noqa: F401  # fixtures
     ANY,
-    LIMIT_MS,
     SIZES,
     bound,
     collector_of_pyzmq,
     connected,
     context_of_libzmq,
-    drain,
     endpoint,
     failure,
     no_thread_is_left,
-    open_socket,
-    opened,
     push_by_hand,
     send_array,
     tcp_url,

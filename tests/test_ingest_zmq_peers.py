@@ -20,8 +20,6 @@ from numpush import WaitTimeout, ingest
 from numpush.ingest import hub, zmtp
 from zmq_peers import (  # noqa: F401  # fixtures
     ANY,
-    LIMIT_MS,
-    SIZES,
     bound,
     collector_of_pyzmq,
     connected,
@@ -29,12 +27,14 @@ from zmq_peers import (  # noqa: F401  # fixtures
     drain,
     endpoint,
     failure,
+    frame,
     no_thread_is_left,
     open_socket,
     opened,
     push_by_hand,
-    send_array,
     tcp_url,
+    try_bind,
+    until_it_arrives,
 )
 
 
@@ -271,44 +271,6 @@ class TestComingAndGoing:
             assert processes.run_forked(child) == 0
             out.send(np.arange(3))
             assert link.recv(LIMIT).sum() == 3
-
-
-def try_bind(sock, port):
-    try:
-        sock.bind(f"tcp://127.0.0.1:{port}")
-    except zmq.ZMQError:
-        return False
-    return True
-
-
-def frame():
-    return pd.DataFrame(
-        {
-            "x": np.arange(50_000.0),
-            "n": np.arange(50_000),
-            "s": ["a", None, "ü", "long enough", ""] * 10_000,
-            "c": pd.Categorical(["a", "b"] * 25_000),
-        }
-    )
-
-
-def send_many(out):
-    """Send more than the buffers of two sockets hold."""
-    for _ in range(20):
-        out.send(np.zeros(4_000_000), 1)
-
-
-def until_it_arrives(out, link, obj, **options):
-    """Send until a subscription has reached the publisher."""
-
-    def arrives():
-        out.send(obj, **options)
-        try:
-            return (link.recv(0.01),)
-        except WaitTimeout:
-            return None
-
-    return processes.eventually(arrives, LIMIT)[0]
 
 
 class TestSecurity:

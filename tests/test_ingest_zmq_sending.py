@@ -18,47 +18,15 @@ from numpush import SArray, SDataFrame, SSeries, WaitTimeout, ingest
 from numpush.ingest import url, zmq_messages
 from zmq_peers import (  # noqa: F401  # fixtures
     ANY,
-    LIMIT_MS,
-    SIZES,
     bound,
     collector_of_pyzmq,
     connected,
     context_of_libzmq,
-    drain,
-    endpoint,
-    failure,
+    frame,
     no_thread_is_left,
-    open_socket,
-    opened,
-    push_by_hand,
-    send_array,
-    tcp_url,
+    send_many,
+    until_it_arrives,
 )
-
-
-def try_bind(sock, port):
-    try:
-        sock.bind(f"tcp://127.0.0.1:{port}")
-    except zmq.ZMQError:
-        return False
-    return True
-
-
-def frame():
-    return pd.DataFrame(
-        {
-            "x": np.arange(50_000.0),
-            "n": np.arange(50_000),
-            "s": ["a", None, "ü", "long enough", ""] * 10_000,
-            "c": pd.Categorical(["a", "b"] * 25_000),
-        }
-    )
-
-
-def send_many(out):
-    """Send more than the buffers of two sockets hold."""
-    for _ in range(20):
-        out.send(np.zeros(4_000_000), 1)
 
 
 class TestSending:
@@ -221,19 +189,6 @@ class TestSending:
                     call()
             with pytest.raises(io.UnsupportedOperation, match="type=pull"):
                 asyncio.run(out.recv_async())
-
-
-def until_it_arrives(out, link, obj, **options):
-    """Send until a subscription has reached the publisher."""
-
-    def arrives():
-        out.send(obj, **options)
-        try:
-            return (link.recv(0.01),)
-        except WaitTimeout:
-            return None
-
-    return processes.eventually(arrives, LIMIT)[0]
 
 
 class TestOptions:

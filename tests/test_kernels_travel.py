@@ -6,7 +6,6 @@ import ast
 import ctypes
 import os
 import pickle
-import re
 import subprocess
 import sys
 import threading
@@ -324,23 +323,3 @@ def test_arguments_are_plain_data():
     argument = parse_signature("const f8[:]", ["x"], {})[0]
     assert argument == Argument("x", "array", np.dtype("f8"), 1, "A", True)
     assert pickle.loads(pickle.dumps(argument)) == argument
-
-
-# -- docs/kernels.md
-
-
-def test_the_examples_of_the_documentation_run():
-    text = (
-        (Path(__file__).parent.parent / "docs" / "kernels.md").read_text().partition("\n## Team")[0]
-    )
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 3
-    namespace = {}
-    for block in blocks:
-        exec(block, namespace)
-    np.testing.assert_array_equal(namespace["y"], 2 * namespace["x"])
-    assert namespace["total"][0] == 10
-    assert namespace["counts"].sum() == len(namespace["x"])
-    refused = re.search(r"```\n(kernel 'scale': .*?)\n```", text)[1]
-    with pytest.raises(TypeError, match=re.escape(refused)):
-        namespace["scale"](0, 1, np.zeros(1, "f4"), np.zeros(1), 2.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -84,6 +85,27 @@ def test_every_folder_with_modules_is_a_package():
     for floor in FLOORS:
         for path in modules(floor):
             assert (path.parent / "__init__.py").exists(), path
+
+
+def mapped():
+    """Return what docs/map.md has lines for: modules, and folders as a whole."""
+    found = set()
+    for line in (ROOT / "docs" / "map.md").read_text().splitlines():
+        folder = None
+        for name in re.findall(r"`([\w/.*]+)`", line.split("|")[1]) if line[:3] == "| `" else ():
+            path = ROOT / name if "/" in name else folder / name
+            folder = folder or path.parent
+            found |= set(path.parent.glob(path.name)) or {path}
+    return found
+
+
+def test_the_map_of_the_code_has_every_module_and_no_other():
+    found = mapped()
+    assert [path for path in found if not path.exists()] == []
+    for floor in FLOORS:
+        for path in modules(floor):
+            unnamed = not found & {path, *path.parents}
+            assert not unnamed or path.name in ("__init__.py", "__main__.py", "_build.py"), path
 
 
 def run(code):

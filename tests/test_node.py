@@ -122,6 +122,6 @@ def test_a_bad_namespace_is_refused_at_import():
 def test_two_namespaces_do_not_see_each_other():
     a = SArray(np.zeros(9), name="mine")
     done = processes.run_script("import numpush\nprint(numpush.segments())\nnumpush.attach('mine')")
-    assert done.stdout == "[]\n"
+    assert done.stdout == "no segments\n"
     assert "SegmentNotFound" in done.stderr
     assert numpush.attach("mine").sum() == a.sum()

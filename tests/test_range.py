@@ -13,7 +13,6 @@ import pytest
 import numpush
 import processes
 from numpush import SArray, errors
-from numpush.ffi import range as ffi_range
 
 N = 999
 
@@ -50,7 +49,7 @@ def kill(pid):
 
 
 def states(a):
-    return next(o.info.range_locks for o in numpush.segments() if o.name == a.name)
+    return next(o.range_locks for o in numpush.segments() if o.name == a.name)
 
 
 class TestOverlap:
@@ -199,7 +198,7 @@ class TestOrder:
     def test_a_waiting_writer_is_not_overtaken_by_readers(self, a, pipe):
         reader = a.lock_range(slice(0, 9), shared=True)
         writer = processes.fork(write_once, a, pipe[1])
-        processes.eventually(lambda: any(e.state == ffi_range.WAITING for e in states(a)))
+        processes.eventually(lambda: any(e.state == "waiting" for e in states(a)))
         with pytest.raises(errors.LockTimeout, match=rf"process {writer} is before us"):
             a.lock_range(slice(0, 9), shared=True, timeout=0)
         reader.unlock()
@@ -216,7 +215,7 @@ class TestOrder:
     def test_a_dead_waiter_is_forgotten(self, a, pipe):
         reader = a.lock_range(slice(0, 9), shared=True)
         writer = processes.fork(write_once, a, pipe[1])
-        processes.eventually(lambda: any(e.state == ffi_range.WAITING for e in states(a)))
+        processes.eventually(lambda: any(e.state == "waiting" for e in states(a)))
         kill(writer)
         with pytest.raises(errors.LockError):  # we read it, but wait behind nobody
             a.lock_range(slice(0, 9), timeout=5)

@@ -452,23 +452,14 @@ def test_a_full_disk_leaves_what_was_there(small_disk):
         assert store.stat("a").more["total"] == 8 << 20
 
 
-def peak():
-    """Return the most memory that this process had since it was last asked."""
-    with open("/proc/self/status") as lines:
-        found = next(line for line in lines if line.startswith("VmHWM"))
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-    return int(found.split()[1]) << 10
-
-
 def test_nothing_is_copied_on_the_way(tmp_path):
     with stores.open(tmp_path) as store:
         frame = SDataFrame(pd.DataFrame(np.ones((500_000, 20))))
-        peak()
-        before = peak()
+        processes.peak_memory()
+        before = processes.peak_memory()
         store.put("f", frame)
-        assert peak() - before < 20 << 20
+        assert processes.peak_memory() - before < 20 << 20
         other = store.get("f")
-        assert peak() - before < (80 + 20) << 20
+        assert processes.peak_memory() - before < (80 + 20) << 20
         store.get("f", into=other)
-        assert peak() - before < (80 + 20) << 20
+        assert processes.peak_memory() - before < (80 + 20) << 20

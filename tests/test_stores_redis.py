@@ -44,15 +44,6 @@ def parts_of(client, key="*"):
     return sorted(client.keys(f"numpush:part:{{{key}}}:*"))
 
 
-def peak():
-    """Return the most memory that this process had since it was last asked."""
-    with open("/proc/self/status") as lines:
-        found = next(line for line in lines if line.startswith("VmHWM"))
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-    return int(found.split()[1]) << 10
-
-
 class TestReading:
     @pytest.mark.parametrize("chunk", [1 << 12, 1 << 20, (4 << 20) - 3, 64 << 20])
     @pytest.mark.parametrize("form", ["url", "tcp"])
@@ -80,14 +71,14 @@ class TestReading:
 
     def test_nothing_is_copied_on_the_way(self, store):
         frame = SDataFrame(pd.DataFrame(np.ones((500_000, 20))))
-        peak()
-        before = peak()
+        processes.peak_memory()
+        before = processes.peak_memory()
         store.put("f", frame)
-        assert peak() - before < 20 << 20
+        assert processes.peak_memory() - before < 20 << 20
         other = store.get("f")
-        assert peak() - before < (80 + 20) << 20
+        assert processes.peak_memory() - before < (80 + 20) << 20
         store.get("f", into=other)
-        assert peak() - before < (80 + 20) << 20
+        assert processes.peak_memory() - before < (80 + 20) << 20
 
     def test_who_reads_what_is_replaced_reads_the_new_one(self, store, client):
         """The parts go while they are read: the progress of the first one replaces the object."""
@@ -140,10 +131,10 @@ class TestWriting:
 
     def test_what_is_not_dense_is_gathered_by_the_part(self, store):
         array = np.arange(8_000_000.0).reshape(4_000_000, 2)[:, 1]
-        peak()
-        before = peak()
+        processes.peak_memory()
+        before = processes.peak_memory()
         store.put("a", array)
-        assert peak() - before < 20 << 20
+        assert processes.peak_memory() - before < 20 << 20
         assert np.array_equal(store.get("a"), array)
 
     def test_writers_that_race_leave_one_object_and_no_parts(self, store, client):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -119,6 +121,15 @@ def _unpickle_broken():
     raise LookupError("not here")
 
 
+@pytest.fixture
+def no_traceback() -> Iterator[None]:
+    """Have members that are forked crash as they would without pytest, which prints where they were."""
+    faulthandler.disable()
+    yield
+    faulthandler.enable(sys.__stderr__)
+
+
+@pytest.mark.usefixtures("no_traceback")
 class TestKernelDeaths:
     def test_it_names_signal_worker_and_chunk(self, team, start_method):
         with Team(2, start_method) as team:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import zmq
 
@@ -104,3 +105,41 @@ def drain(link):
             link.recv(0.3)
     except WaitTimeout:
         pass
+
+
+def try_bind(sock, port):
+    try:
+        sock.bind(f"tcp://127.0.0.1:{port}")
+    except zmq.ZMQError:
+        return False
+    return True
+
+
+def frame():
+    return pd.DataFrame(
+        {
+            "x": np.arange(50_000.0),
+            "n": np.arange(50_000),
+            "s": ["a", None, "ü", "long enough", ""] * 10_000,
+            "c": pd.Categorical(["a", "b"] * 25_000),
+        }
+    )
+
+
+def send_many(out):
+    """Send more than the buffers of two sockets hold."""
+    for _ in range(20):
+        out.send(np.zeros(4_000_000), 1)
+
+
+def until_it_arrives(out, link, obj, **options):
+    """Send until a subscription has reached the publisher."""
+
+    def arrives():
+        out.send(obj, **options)
+        try:
+            return (link.recv(0.01),)
+        except WaitTimeout:
+            return None
+
+    return processes.eventually(arrives, LIMIT)[0]

@@ -296,6 +296,22 @@ int npush_seg_holders(npush_seg_t *seg, uint32_t n_slots, uint64_t *out)
     return leave_with(seg, n);
 }
 
+int npush_seg_peek(const npush_seg_t *seg, uint32_t n_slots, uint64_t *out)
+{
+    int n = 0;
+
+    for (uint32_t i = 0; i < n_slots; i++) {
+        uint64_t node = __atomic_load_n(&seg->slot[i].node, __ATOMIC_ACQUIRE);
+        if (node) {
+            out[3 * n] = node;
+            out[3 * n + 1] = __atomic_load_n(&seg->slot[i].attached, __ATOMIC_RELAXED);
+            out[3 * n + 2] = __atomic_load_n(&seg->slot[i].leases, __ATOMIC_RELAXED);
+            n++;
+        }
+    }
+    return n;
+}
+
 void npush_seg_mark_unlisted(npush_seg_t *seg) { __atomic_store_n(&seg->has_unlisted, 1, __ATOMIC_RELEASE); }
 
 int npush_seg_has_unlisted(const npush_seg_t *seg)

@@ -139,6 +139,8 @@ int npush_seg_claim(npush_seg_t *seg, uint32_t n_slots, uint64_t node, uint32_t 
 int npush_seg_drop(npush_seg_t *seg, uint32_t n_slots);
 /* Copy the slots in use to out (3 x n_slots words: node, attached, leases); how many. */
 int npush_seg_holders(npush_seg_t *seg, uint32_t n_slots, uint64_t *out);
+/* The same without the lock, so that it never waits: a hint, whose lines may be of different moments. */
+int npush_seg_peek(const npush_seg_t *seg, uint32_t n_slots, uint64_t *out);
 /* Say, for good, that a process maps it that is not in the table (a child for which there was no slot). */
 void npush_seg_mark_unlisted(npush_seg_t *seg);
 int npush_seg_has_unlisted(const npush_seg_t *seg);

@@ -48,11 +48,20 @@ def parser() -> argparse.ArgumentParser:
 
     ls = commands.add_parser("ls", help="list segments: what they hold, who uses them, locks")
     ls.add_argument("--full", action="store_true", help="do not shorten random names")
-    live = commands.add_parser("top", help="the same, live, the largest first")
+    live = commands.add_parser("top", help="the same, live; q or Ctrl-C leaves")
+    live.add_argument(
+        "--sort",
+        choices=("size", "name", "age", "holders", "leases"),
+        default="size",
+        help="what comes first (size): the largest, oldest, most used",
+    )
     live.add_argument(
         "--interval", type=_positive, default=1.0, metavar="SECONDS", help="between two looks (1)"
     )
     live.add_argument("--count", type=_count, metavar="N", help="leave after N looks")
+    live.add_argument(
+        "--once", action="store_const", const=1, dest="count", help="as --count 1, and in a pipe"
+    )
     gc = commands.add_parser(
         "gc", help="free what dead processes left, and memory that is kept for reuse"
     )
@@ -102,13 +111,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = doctor.run(as_json=args.json)
         elif args.command in ("send", "listen"):
             code = _link(args)
+        elif args.command == "top":
+            from . import top
+
+            code = top.top(sort=args.sort, interval=args.interval, count=args.count)
         else:
             from . import segments
 
             if args.command == "ls":
                 code = segments.ls(as_json=args.json, full=args.full)
-            elif args.command == "top":
-                code = segments.top(interval=args.interval, count=args.count)
             elif args.command == "gc":
                 code = segments.gc(as_json=args.json)
             else:

@@ -4,8 +4,10 @@ A check asks the kernel by doing the thing where that is cheap (splice, a robust
 dies, a message queue), and reads limits elsewhere. It changes nothing: what dead processes left is
 counted, not swept, and what a check makes is gone when it returns.
 
-    ok    as it should be            warn  works, but slower, or something is to be expected
+    ok    as it should be                warn  works, but slower, or something is to be expected
     note  an optional part is not here   fail  numpush cannot do its work
+
+The last it says is what to type against each `warn` and `fail`, or that there is nothing to do.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from ..ffi import mutex as _mutex
 from ..ffi import seg as _seg
 from ..shm import naming, node, space, survey
 from ..shm.reserve import HUGE_PAGE
+from .remedies import as_root, grow_shm, raise_memory
 
 __all__ = ["CHECKS", "Finding", "run"]
 
@@ -46,7 +49,7 @@ class Finding(NamedTuple):
 
     status: str  #: "ok", "note", "warn" or "fail"
     found: str
-    remedy: str = ""  #: what to type, or to write where
+    remedy: str = ""  #: what to type: lines of shell, which may be comments
 
 
 @contextlib.contextmanager
@@ -89,15 +92,23 @@ def check_space() -> Finding:
         return Finding(
             "warn",
             f"{found}, but it is {types[-1]}, not tmpfs: data goes to a disk",
-            f"mount -t tmpfs -o size=8G tmpfs {naming.DIR}   # as root",
+            as_root(f"mount -t tmpfs tmpfs {naming.DIR}"),
         )
-    if room.total < _GIB or room.free < room.total // 10:
-        return Finding("warn", found, space.remedy(naming.DIR))
+    if room.total < _GIB:
+        return Finding("warn", found, grow_shm())
+    if room.free < room.total // 10:
+        return Finding(
+            "warn",
+            f"{found}: nearly full",
+            "numpush gc   # frees what nobody uses\n"
+            "numpush ls   # shows who holds what\n"
+            f"ls -lS {naming.DIR} | head   # what is others'\n{grow_shm()}",
+        )
     if st.f_files and st.f_favail < 10_000:
         return Finding(
             "warn",
             f"{found}, but only {st.f_favail} more files",
-            f"mount -o remount,nr_inodes=1M {naming.DIR}   # as root",
+            as_root(f"mount -o remount,nr_inodes=1M {naming.DIR}"),
         )
     return Finding("ok", found)
 
@@ -110,7 +121,9 @@ def check_cgroup() -> Finding:
     tightest = min(rooms, key=lambda room: room.free)
     found = f"{space.human(tightest.free)} of {space.human(tightest.total)} left"
     if tightest.free < _GIB:
-        return Finding("warn", f"{found} in {tightest.limit}", space.remedy(tightest.limit))
+        return Finding(
+            "warn", f"{found} in {tightest.limit}", raise_memory(tightest.limit, tightest.total)
+        )
     return Finding("ok", found)
 
 
@@ -126,9 +139,11 @@ def check_huge_pages() -> Finding:
     if not enabled:
         return Finding("note", f"{found}: this kernel has none")
     if policy == "never":
-        remedy = f"Linux 6.1 or later; or mount -o remount,huge=advise {naming.DIR}   # as root"
+        remedy = as_root(f"mount -o remount,huge=advise {naming.DIR}   # or use Linux 6.1 or later")
         if enabled[1] == "deny":
-            remedy = "echo never > /sys/kernel/mm/transparent_hugepage/shmem_enabled   # as root"
+            remedy = as_root(
+                "sh -c 'echo never > /sys/kernel/mm/transparent_hugepage/shmem_enabled'"
+            )
         return Finding("note", f"{found}: big segments are filled page by page", remedy)
     return Finding("ok", found)
 
@@ -146,7 +161,7 @@ def check_kernel() -> Finding:
         return Finding(
             "note",
             f"{found}: no MADV_POPULATE_WRITE, a first touch costs more",
-            "use Linux 5.14 or later",
+            "# use Linux 5.14 or later",
         )
     return Finding("ok", found)
 
@@ -162,6 +177,28 @@ def check_descriptors() -> Finding:
     return Finding("ok", f"{'no limit' if soft == resource.RLIM_INFINITY else soft}")
 
 
+#: What a limit of 0 or little more would stop, and what is enough.
+_LIMITS = {
+    "file size": (resource.RLIMIT_FSIZE, 64 * _GIB, "ulimit -f unlimited"),
+    "address space": (resource.RLIMIT_AS, 64 * _GIB, "ulimit -v unlimited"),
+    "processes": (resource.RLIMIT_NPROC, 256, "ulimit -u 4096"),
+}
+
+
+def check_limits() -> Finding:
+    """Limits of a segment's size, of what can be mapped in all, and of workers."""
+    found, remedies = [], []
+    for name, (limit, enough, remedy) in _LIMITS.items():
+        soft, _ = resource.getrlimit(limit)
+        if soft != resource.RLIM_INFINITY and soft < enough:
+            value = str(soft) if limit == resource.RLIMIT_NPROC else space.human(soft)
+            found.append(f"{name}: {value}")
+            remedies.append(remedy)
+    if found:
+        return Finding("warn", ", ".join(found), "\n".join(remedies))
+    return Finding("ok", f"enough for {', '.join(_LIMITS)}")
+
+
 def check_mappings() -> Finding:
     """Mappings per process: a header and the data for each segment attached."""
     text = _read("/proc/sys/vm/max_map_count")
@@ -170,7 +207,7 @@ def check_mappings() -> Finding:
     n = int(text)
     found = f"vm.max_map_count is {n}: about {max(0, n // 2 - 1000)} segments in one process"
     if n < 65530:  # the kernel's default
-        return Finding("warn", found, "sysctl -w vm.max_map_count=262144   # as root")
+        return Finding("warn", found, as_root("sysctl -w vm.max_map_count=262144"))
     return Finding("ok", found)
 
 
@@ -193,7 +230,7 @@ def check_queues() -> Finding:
         return Finding(
             "warn",
             f"none can be made ({error}), so no Channel; {found}, ulimit -q {soft}",
-            "ulimit -q 819200; as root: sysctl -w fs.mqueue.queues_max=256",
+            "ulimit -q 819200\n" + as_root("sysctl -w fs.mqueue.queues_max=256"),
         )
     return Finding("ok", found)
 
@@ -213,7 +250,9 @@ def check_liveness() -> Finding:
                 fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return Finding("ok", f"flock works in {naming.DIR}")
-            return Finding("fail", f"flock in {naming.DIR} does not exclude", "use a Linux kernel")
+            return Finding(
+                "fail", f"flock in {naming.DIR} does not exclude", "# use a Linux kernel"
+            )
         finally:
             os.close(second)
     finally:
@@ -247,7 +286,7 @@ def check_robust_mutex() -> Finding:
         return Finding("ok", "a holder was killed, the next was told")
     why = "the next waited in vain" if rc == -errno.EBUSY else f"the next got {rc}"
     return Finding(
-        "fail", f"a holder was killed, {why}", "use a Linux kernel (gVisor has no robust futexes)"
+        "fail", f"a holder was killed, {why}", "# use a Linux kernel (gVisor has no robust futexes)"
     )
 
 
@@ -262,7 +301,9 @@ def check_splice() -> Finding:
             got = os.pread(fd, len(wanted), 0)
     except OSError as error:
         return Finding(
-            "note", f"no ({error.strerror}): io='auto' receives by recv alone", "use a Linux kernel"
+            "note",
+            f"no ({error.strerror}): io='auto' receives by recv alone",
+            "# use a Linux kernel",
         )
     finally:
         os.close(reader)
@@ -277,9 +318,7 @@ def check_tipc() -> Finding:
     try:
         socket.socket(_AF_TIPC, socket.SOCK_STREAM).close()
     except OSError as error:
-        return Finding(
-            "note", f"no ({error.strerror}): no tipc:// URLs", "modprobe tipc   # as root"
-        )
+        return Finding("note", f"no ({error.strerror}): no tipc:// URLs", as_root("modprobe tipc"))
     return Finding("ok", "sockets can be made")
 
 
@@ -349,15 +388,40 @@ def check_versions() -> Finding:
     return Finding("fail" if remedies else "ok", ", ".join(found), " && ".join(remedies))
 
 
-def check_optional() -> Finding:
-    """Optional parts that numpush works with when they are there."""
-    names = ["pyarrow", "numba", "joblib", "blosc2"]
-    versions = {name: _version(name) for name in names}
-    found = ", ".join(f"{name} {version or '-'}" for name, version in versions.items())
-    missing = [name for name, version in versions.items() if version is None]
+def check_extras() -> Finding:
+    """The extras of `numpush[all]`: what each needs, and which version of it is here."""
+    found, missing, old = [], [], []
+    for extra, packages in _extras().items():
+        texts = []
+        for name, wanted in packages.items():
+            version = _version(name)
+            texts.append(f"{name} {version or '-'}")
+            if version is None and extra not in missing:
+                missing.append(extra)
+            elif version is not None and _numbers(version) < _numbers(wanted):
+                texts[-1] += f" (older than {wanted})"
+                old.append(extra)
+        found.append(f"{extra}: {', '.join(texts)}")
+    if not found:
+        return Finding("note", "numpush was installed without its metadata", "pip install numpush")
+    if old:
+        return Finding("warn", "; ".join(found), f'pip install -U "numpush[{",".join(old)}]"')
     if missing:
-        return Finding("note", found, f"pip install {' '.join(missing)}   # if you want them")
-    return Finding("ok", found)
+        return Finding("note", "; ".join(found), f'pip install "numpush[{",".join(missing)}]"')
+    return Finding("ok", "; ".join(found))
+
+
+def _extras() -> dict[str, dict[str, str]]:
+    """Return what each extra of `all` needs: package -> oldest version."""
+    wanted: list[str] = []
+    needs: dict[str, dict[str, str]] = {}
+    for line in metadata.requires("numpush") or []:
+        match = re.match(r"([\w.-]+)(?:\[([\w,-]+)\])?(?:>=([\d.]+))?.*extra == .([\w-]+)", line)
+        if match and match[4] == "all":
+            wanted += (match[2] or "").split(",")
+        elif match:
+            needs.setdefault(match[4], {})[match[1]] = match[3] or "0"
+    return {extra: needs[extra] for extra in sorted(wanted) if extra in needs}
 
 
 def _version(name: str) -> str | None:
@@ -403,13 +467,14 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "robust mutex": check_robust_mutex,
     "splice": check_splice,
     "open files": check_descriptors,
+    "limits": check_limits,
     "mappings": check_mappings,
     "message queues": check_queues,
     "RemoveIPC": check_remove_ipc,
     "TIPC": check_tipc,
     "start method": check_start_method,
     "packages": check_versions,
-    "optional packages": check_optional,
+    "extras": check_extras,
     "leftovers": check_leftovers,
 }
 
@@ -418,7 +483,7 @@ def _run(check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except OSError as error:
-        remedy = "see that /dev/shm is a writable tmpfs (mode 1777)"
+        remedy = as_root(f"mount -o remount,rw,mode=1777 {naming.DIR}")
         return Finding("fail", f"{type(error).__name__}: {error}", remedy)
 
 
@@ -452,13 +517,16 @@ def _print(findings: dict[str, Finding], code: int) -> None:
     for name, finding in findings.items():
         table.add_row(Text(finding.status, _STYLES[finding.status]), name, Text(finding.found))
     console.print(table)
-    todo = {name: finding for name, finding in findings.items() if finding.remedy}
-    if todo:
-        console.print("\nWhat to type:")
-        for name, finding in todo.items():
-            console.print(Text(f"  {name} ({finding.status}): {finding.remedy}"))
-    console.print(
-        "\nnumpush cannot work here until what failed is put right."
-        if code
-        else "\nNothing failed."
-    )
+    notes = {name: finding for name, finding in findings.items() if finding.status == "note"}
+    todo = {name: found for name, found in findings.items() if found.status in ("warn", "fail")}
+    because = " (numpush cannot work here until what failed is put right)" if code else ""
+    for title, some in (("If you want it:", notes), (f"What to type{because}:", todo)):
+        if any(finding.remedy for finding in some.values()):
+            console.print(f"\n{title}")
+        for name, finding in some.items():
+            if finding.remedy:
+                lines = [f"# {name} ({finding.status})", *finding.remedy.splitlines()]
+                # As long as they are: they are to be copied.
+                console.print(Text("\n".join(f"  {line}" for line in lines)), soft_wrap=True)
+    if not todo:
+        console.print("\nNothing to do.")

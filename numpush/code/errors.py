@@ -20,4 +20,4 @@ class UnsignedCode(CodeError, PermissionError):
 class CodeMismatch(CodeError):
     """The payload is sound, but not for this process: it is for another processor, another Python, a
     newer LLVM, another numexpr. The message has what is wanted and what is here. Nothing of it was
-    parsed. For what crosses such borders see `dumps(..., portable=True)`."""
+    parsed. For what crosses such borders see ``dumps(..., portable=True)``."""

@@ -54,7 +54,7 @@ _finder = _Finder()
 
 
 def install_importer() -> None:
-    """Have `import` find LLVM bitcode, after everything else."""
+    """Have ``import`` find LLVM bitcode, after everything else."""
     if _finder not in sys.meta_path:
         sys.meta_path.append(_finder)
 

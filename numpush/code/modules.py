@@ -48,7 +48,7 @@ def module(bitcode: str | bytes, cdef: str | None = None, name: str = "bitcode")
     """Make a Python module of LLVM bitcode or IR.
 
     Its functions can be called with numbers and arrays; C structs are there as dtypes under their
-    names, global variables as attributes, and `.ufuncs` has a ufunc of each function of numbers,
+    names, global variables as attributes, and ``.ufuncs`` has a ufunc of each function of numbers,
     compiled when it is asked for.
 
     Parameters

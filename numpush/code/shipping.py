@@ -29,15 +29,15 @@ def dumps(
     Parameters
     ----------
     obj : object
-        A ufunc of `code.ufunc`, a module of `code.module`, IR text or bitcode (a module at the other
-        end; with kind="ufunc" a ufunc), a kernel, a `numexpr.NumExpr`, a PyTensor function, an
-        extension module, or any Python function (with `sig` a ufunc that numba compiles now).
+        A ufunc of `ufunc`, a module of `module`, IR text or bitcode (a module at the other
+        end; with kind="ufunc" a ufunc), a kernel, a ``numexpr.NumExpr``, a PyTensor function, an
+        extension module, or any Python function (with *sig* a ufunc that numba compiles now).
     kind : str, optional
         "llvm", "ufunc", "kernel", "numexpr", "pytensor", "python" or "extension", where the object
         leaves it open.
     sig : optional
-        For a ufunc: signatures, as `sigs` of `code.ufunc`. For LLVM code: C declarations, as `cdef` of
-        `code.module`.
+        For a ufunc: signatures, as *sigs* of `ufunc`. For LLVM code: C declarations, as *cdef* of
+        `module`.
     portable : bool
         Leave out the object code, which is for processors that have what this one has. Such a
         payload is smaller, and compiled where it is loaded, in milliseconds instead of fractions of one.

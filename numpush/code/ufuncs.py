@@ -70,8 +70,8 @@ def ufunc(
 ) -> np.ufunc:
     """Make a NumPy ufunc of LLVM code or of a Python function.
 
-    It broadcasts, reduces, accumulates and takes `out`, `where` and `axis` as NumPy's own do, and is as
-    fast as one of `numba.vectorize`.
+    It broadcasts, reduces, accumulates and takes *out*, *where* and *axis* as NumPy's own do, and is as
+    fast as one of ``numba.vectorize``.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ def empty(
     name: str | None = None,
     reserve: bool = True,
 ) -> SDataFrame:
-    """Make a shared frame whose values are zero; write to it with `.column(label)`, or as pandas does.
+    """Make a shared frame whose values are zero; write to it with `.SDataFrame.column`, or as pandas does.
 
     Fresh pages are zero already, so this costs no pass over them; warm memory is cleared.
 

@@ -27,7 +27,7 @@ class PeerRefused(IngestError, ConnectionError):
 
 class FrameError(IngestError, ValueError):
     """The bytes are not what docs/wire.md describes, are of another version, or want more than
-    `max_bytes`. Nothing was built from them; the connection is closed."""
+    *max_bytes*. Nothing was built from them; the connection is closed."""
 
 
 class AccessDenied(IngestError, PermissionError):

@@ -49,7 +49,7 @@ class Statistics:
     seconds : float
         From the first byte of the first object received to the last of the latest.
     gb_per_s : float
-        Received, 10**9 bytes a second over `seconds`.
+        Received, 10**9 bytes a second over *seconds*.
     peers : tuple of str
         Who is connected.
     failures : tuple of (str, Exception)

@@ -234,7 +234,7 @@ def _format(argument: Argument) -> str:
 
 
 def mutex_address(value: Any) -> int:
-    """Return the address, in this process, of the mutex of a shared object, or of a `lock`.
+    """Return the address, in this process, of the mutex of a shared object, or of a ``lock``.
 
     It holds as long as the object does. For `mutex_lock` in functions that numba compiles; a
     kernel takes the object itself where its signature says ``mutex``.

@@ -54,7 +54,7 @@ def kernel(
         What the function takes after i0 and i1: ``"const f8[:], f8[:, ::1], i4"``. Which of several
         is used, the arguments decide. ``f8[:]`` is an array of any strides, ``f8[::1]`` a contiguous
         one; what is ``const`` is not written, and may be read-only. ``mutex`` is a shared object, or its
-        `lock`: the function gets the address for `mutex_lock`.
+        ``lock``: the function gets the address for `mutex_lock`.
     types : dict, optional
         More names for dtypes in signatures: ``types={"tick": np.dtype([...])}``.
     options

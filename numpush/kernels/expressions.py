@@ -33,7 +33,7 @@ def numexpr(
     Parameters
     ----------
     expr : str
-        What `numexpr.evaluate` takes: ``"2*x + sqrt(y)"``. It must give a value per row: no ``sum(..)``.
+        What ``numexpr.evaluate`` takes: ``"2*x + sqrt(y)"``. It must give a value per row: no ``sum(..)``.
     out : array
         For a team, an SArray or any view of one. Its dtype must hold the result (``casting="safe"``).
     team : Team, optional
@@ -70,11 +70,11 @@ def pytensor(
     """Compute a compiled PyTensor function of one output for each row of *arrays*, into *out*.
 
     A process that meets it for the first time compiles it, in a tenth of a second or in some
-    seconds: `base_compiledir` in PYTENSOR_FLAGS says where what was compiled is kept for all.
+    seconds: ``base_compiledir`` in PYTENSOR_FLAGS says where what was compiled is kept for all.
 
     Parameters
     ----------
-    function : what `pytensor.function` returns
+    function : what ``pytensor.function`` returns
         Its inputs are *arrays*, in order; each must give as many rows as it gets.
     arrays, out, team, chunk
         As of `numexpr`: arrays with as many rows as *out* are given in parts, others whole.
@@ -209,4 +209,5 @@ def _load(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ImportError(f"this needs {name}: pip install {name}") from error
+        what = '"numpush[code]"' if name == "numexpr" else name
+        raise ImportError(f"this needs {name}: pip install {what}") from error

@@ -51,7 +51,7 @@ class WorkerDied(NumpushError, BrokenProcessPool):
 class RemoteError(NumpushError, RuntimeError):
     """A task raised an exception that cannot be pickled, or not unpickled here.
 
-    Its text is the traceback in the worker; `type_name` is the name of its class.
+    Its text is the traceback in the worker; ``type_name`` is the name of its class.
     """
 
     def __init__(self, message: str, type_name: str = "") -> None:

@@ -21,7 +21,7 @@ class ArrowStore(TableStore):
 
     Parameters
     ----------
-    url, storage_options : as for `TableStore`
+    url, storage_options : as for `.TableStore`
     compression : {None, 'lz4', 'zstd'}
         None: files that can be mapped, and are read the fastest.
     """

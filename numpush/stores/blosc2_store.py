@@ -47,7 +47,7 @@ class Blosc2Store(Store):
         Keep a CRC-32 of each chunk as it is stored, and check it whenever the chunk is read: blosc2
         itself does not notice most damage.
     sync : bool
-        Whether what was put is on the disk when `put` returns.
+        Whether what was put is on the disk when `.Store.put` returns.
 
     Raises
     ------

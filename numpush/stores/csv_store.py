@@ -22,7 +22,7 @@ class CsvStore(TableStore):
 
     Parameters
     ----------
-    url, storage_options : as for `TableStore`
+    url, storage_options : as for `.TableStore`
     **read : as for pandas.read_csv
         For all that is read: parse_dates, dtype, index_col, sep (for what is written, too), ..
     """

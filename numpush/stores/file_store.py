@@ -50,7 +50,7 @@ class FileStore(Store):
     checksum : bool
         Write a CRC-32 of each buffer, which is checked when all of the buffer is read.
     sync : bool
-        Whether what was put is on the disk when `put` returns.
+        Whether what was put is on the disk when `.Store.put` returns.
     """
 
     def __init__(

@@ -19,11 +19,11 @@ class ParquetStore(TableStore):
 
     Parameters
     ----------
-    url, storage_options : as for `TableStore`
+    url, storage_options : as for `.TableStore`
     compression : str
         As for pyarrow: 'snappy', 'zstd', 'lz4', 'gzip', 'none'.
     row_group_size : int
-        Rows that threads decode, and `rows` are chosen from, by the group.
+        Rows that threads decode, and ``rows=`` are chosen from, by the group.
     """
 
     _suffixes = (".parquet",)

@@ -36,7 +36,7 @@ class RedisClusterStore(Store):
     Parameters
     ----------
     url : str
-    namespace, chunk, orphans, checksum, **options : as for `RedisStore`
+    namespace, chunk, orphans, checksum, **options : as for `.RedisStore`
     """
 
     def __init__(self, url: str, **options: Any) -> None:

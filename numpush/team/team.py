@@ -103,9 +103,9 @@ class Team:
         Parameters
         ----------
         kernel : Kernel
-            See `numpush.kernel`.
+            See `numpush.kernels.kernel`.
         args
-            SArrays (or any view of their memory), `sdf.column(..)`, numbers, and for mutex arguments
+            SArrays (or any view of their memory), ``sdf.column(..)``, numbers, and for mutex arguments
             shared objects. A plain array is copied for the call if the kernel only reads it (its
             signature says const); else it is refused, since what is written would be lost.
         chunk : int, optional

@@ -472,9 +472,12 @@ static int attached(npush_seg_t *seg, uint64_t node, int *leases)
 
 static int users(npush_seg_t *seg)
 {
-    uint64_t out[3 * N_SLOTS];
+    uint64_t out[3 * N_SLOTS], peeked[3 * N_SLOTS];
+    int n = npush_seg_holders(seg, N_SLOTS, out);
 
-    return npush_seg_holders(seg, N_SLOTS, out);
+    EQUAL(npush_seg_peek(seg, N_SLOTS, peeked), n);
+    EQUAL(memcmp(out, peeked, 3 * (size_t)n * sizeof *out), 0);
+    return n;
 }
 
 static void test_segment_join_and_leave(void)
