@@ -53,7 +53,9 @@ def forward(array, function):
     """Send what was received on, from inside of a task."""
     import ray
 
-    return ray.get(ray.remote(function).options(num_cpus=0).remote(array, 0))
+    return ray.get(
+        ray.remote(function).options(num_cpus=0, resources={"here": 0.1}).remote(array, 0)
+    )
 
 
 class Holder:

@@ -61,7 +61,7 @@ def cluster():
         include_dashboard=False,
     )
     started.add_node(
-        num_cpus=0,
+        num_cpus=2,
         object_store_memory=100 << 20,
         resources={"other": 1},
         env_vars={"NUMPUSH_NAMESPACE": OTHER},
@@ -81,8 +81,10 @@ def cluster():
         patch.undo()
     # Nobody sweeps here but what the keepers left behind to do it.
     processes.eventually(lambda: not segments() - before, 2 * LIMIT)
-    processes.eventually(lambda: {f for f in processes.files() if ".node." in f} <= nodes, LIMIT)
-    processes.eventually(lambda: not processes.files_of(OTHER), LIMIT)
+    processes.eventually(
+        lambda: {f for f in processes.files() if ".node." in f} <= nodes, 2 * LIMIT
+    )
+    processes.eventually(lambda: not processes.files_of(OTHER), 2 * LIMIT)
 
 
 @pytest.fixture(autouse=True)
@@ -97,10 +99,17 @@ def _nothing_is_left(cluster, request):
     processes.eventually(lambda: not (segments() | segments(OTHER)) - before, LIMIT)
 
 
+# Actors that live on: what one sent that ends soon after is held for a minute.
+
+
 @pytest.fixture(scope="module")
 def holder(cluster):
-    """An actor that lives on: what one sent that ends soon after is held for a minute."""
     return actor()
+
+
+@pytest.fixture(scope="module")
+def async_holder(cluster):
+    return actor(ray_tasks.AsyncHolder)
 
 
 @pytest.fixture
@@ -123,7 +132,7 @@ def actor(cls=ray_tasks.Holder, where="here"):
 
 def test_a_task_writes_into_the_array_that_it_is_given():
     array = SArray(np.zeros(N))
-    add_to = ray.remote(ray_tasks.add_to)
+    add_to = ray.remote(ray_tasks.add_to).options(resources={"here": 0.01})
     kinds = ray.get([add_to.remote(array, i) for i in range(20)])
     assert {kind for kind, _ in kinds} == {"SArray"}
     assert array[:20].tolist() == [1.0] * 20
@@ -190,9 +199,9 @@ def test_a_generator_gives_shared_arrays(holder):
     del refs
 
 
-def test_an_async_actor_sends_and_returns(holder):
+def test_an_async_actor_sends_and_returns(holder, async_holder):
     array = SArray(np.zeros(N))
-    returned = ray.get(actor(ray_tasks.AsyncHolder).forward.remote(array, holder))
+    returned = ray.get(async_holder.forward.remote(array, holder))
     assert returned.name == array.name
     assert array[0] == 1.0
     ray.get(holder.keep.remote(None))
@@ -237,38 +246,24 @@ def test_a_result_outlives_a_worker_that_ends_after_its_task(leaves_segments):
     assert [ray.get(ref)[0] for ref in refs] == [0.0, 1.0]
 
 
-@pytest.mark.parametrize("how", ["exit", "ray.kill", "kill -9"])
-def test_what_an_actor_returned_outlives_it(how, leaves_segments):
-    holder = actor()
-    pid = ray.get(holder.pid.remote())
-    ref = holder.make.remote(N)  # it keeps a view
-    ray.wait([ref])
-    time.sleep(0.2)
-    if how == "exit":
-        with contextlib.suppress(ray.exceptions.RayError):
-            ray.get(holder.end.remote())
-    elif how == "ray.kill":
-        ray.kill(holder)
-    else:
-        os.kill(pid, signal.SIGKILL)
-    processes.eventually(lambda: not os.path.exists(f"/proc/{pid}"), LIMIT)
-    time.sleep(2)  # Ray, and the keeper, have noticed
-    array = ray.get(ref)
-    assert array.sum() == N
-    assert run(ray_tasks.total, array) == N
-
-
-def test_a_result_outlives_a_worker_that_is_killed_right_after_it(leaves_segments):
-    """Ray forgets then that the result has a tag, or not, as it happens: 60 s are left."""
-    holders = [actor() for _ in range(3)]
+def test_what_an_actor_returned_outlives_it_however_it_ends(leaves_segments):
+    """Of one that is killed at once Ray forgets that its result has a tag, or not: 60 s are left."""
+    holders = [actor() for _ in range(4)]
+    ended, ray_killed, killed, killed_at_once = holders
     pids = ray.get([holder.pid.remote() for holder in holders])
-    refs = [holder.make.remote(N) for holder in holders]
-    for ref, pid in zip(refs, pids):
-        ray.wait([ref])
-        os.kill(pid, signal.SIGKILL)
-    time.sleep(2)
-    found = [ray.get(ref) for ref in refs]
-    assert [array.sum() for array in found] == [N] * 3
+    refs = [holder.make.remote(N) for holder in holders]  # they keep a view
+    ray.wait(refs, num_returns=4)
+    os.kill(pids[holders.index(killed_at_once)], signal.SIGKILL)
+    time.sleep(0.2)
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.get(ended.end.remote())
+    ray.kill(ray_killed)
+    os.kill(pids[holders.index(killed)], signal.SIGKILL)
+    processes.eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), LIMIT)
+    time.sleep(2)  # Ray, and the keeper, have noticed
+    arrays = ray.get(refs)
+    assert [array.sum() for array in arrays] == [N] * 4
+    assert run(ray_tasks.total, arrays) == 4 * N
 
 
 def test_what_many_put_goes_with_the_references():
@@ -287,9 +282,8 @@ def test_what_many_put_goes_with_the_references():
 
 def test_a_killed_worker_takes_only_its_own_along():
     array = SArray(np.ones(N))
-    waste = ray.remote(ray_tasks.waste).options(max_retries=0)
     with pytest.raises(ray.exceptions.WorkerCrashedError):
-        ray.get(waste.remote(N))
+        run(ray_tasks.waste, N, max_retries=0)
     assert run(ray_tasks.total, array) == N  # and what it made is gone: the fixture looks
 
 
@@ -367,15 +361,18 @@ def test_a_driver_without_install_is_told_by_its_workers():
 # -- a node that really has another /dev/shm
 
 
-def test_a_node_with_another_dev_shm_gets_a_copy(cluster):
+def test_a_node_with_another_dev_shm_gets_a_copy_and_what_it_had_is_lost_with_it(cluster, caplog):
+    caplog.set_level(logging.CRITICAL, "ray._private.serialization")
     if os.geteuid() != 0:
         pytest.skip("needs root, to mount a /dev/shm")
     script = (
         'mount -t tmpfs -o size=400m none /dev/shm && exec "$0" -m ray.scripts.scripts start '
         '--address="$1" --num-cpus=1 --resources=\'{"far": 1}\' --object-store-memory=100000000 --block'
     )
+    # In a pid namespace all of it is killed with its first process.
     node = subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", script, sys.executable, cluster.address],
+        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+         "sh", "-c", script, sys.executable, cluster.address],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
@@ -389,6 +386,9 @@ def test_a_node_with_another_dev_shm_gets_a_copy(cluster):
         assert run(ray_tasks.add_to, array, 0, **far)[0] == "SArray"
         assert array[0] == 1.0
         assert run(ray_tasks.make, N, 2.0, **far).sum() == 2 * N
+        lost = ray.remote(ray_tasks.make).options(num_cpus=0, **far).remote(N)
+        ray.wait([lost], timeout=processes.LIMIT)
     finally:
-        node.terminate()
+        node.kill()
         node.communicate(timeout=processes.LIMIT)
+    assert is_lost(lost)

@@ -26,7 +26,6 @@ from ..attaching import access_of, attach, handle_of
 from ..handle import Handle
 from ..shm import naming
 from ..shm.errors import SegmentNotFound
-from ..shm.life import node as our_node
 from .ray_keeper import NAMESPACE, start
 
 __all__ = ["install"]
@@ -76,7 +75,7 @@ def install() -> None:
         raise RuntimeError("Ray is not initialized: call ray.init() before install()")
     transport.follow(_register)
     if _is_driver():
-        _outside_of_pickling(_our_keeper)
+        _outside_of_pickling(_keeper, _where())
 
 
 def _register(cls: type) -> None:
@@ -129,8 +128,7 @@ def _fetch(where: Where, data: bytes) -> tuple[bytes, Any]:
     import ray
 
     try:
-        origin = _keeper(where)
-        copy: tuple[bytes, Any] = _ask("fetch", origin, data, our_node().id, timeout=None)
+        copy: tuple[bytes, Any] = _ask("fetch", data, origin=where, timeout=None)
         return copy
     except (RuntimeError, ray.exceptions.RayError) as error:
         name = Handle.from_bytes(data)[0].name
@@ -142,20 +140,26 @@ def _fetch(where: Where, data: bytes) -> tuple[bytes, Any]:
 # -- keepers
 
 
-def _ask(method: str, *args: Any, timeout: float | None = _TIMEOUT) -> Any:
-    """Call a method of this node's keeper."""
+def _ask(
+    method: str, *args: Any, origin: Where | None = None, timeout: float | None = _TIMEOUT
+) -> Any:
+    """Call a method of this node's keeper; with *origin*, that keeper is its first argument."""
     import ray
 
+    def call() -> Any:
+        first = [_keeper(origin)] if origin else []
+        return ray.get(getattr(_keeper(_where()), method).remote(*first, *args), timeout=timeout)
+
     try:
-        return ray.get(getattr(_our_keeper(), method).remote(*args), timeout=timeout)
+        try:
+            return call()
+        except ray.exceptions.ActorDiedError:
+            _keepers.clear()  # the driver's was killed, and the others with it: there are new ones
+            return call()
     except ray.exceptions.GetTimeoutError as error:
         raise TimeoutError(
             f"the keeper of numpush on this node did not answer within {timeout} s"
         ) from error
-
-
-def _our_keeper() -> Any:
-    return _keeper(_where())
 
 
 def _keeper(where: Where) -> Any:

@@ -21,6 +21,7 @@ when it no longer is, the keeper lets go of the segment.
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
@@ -35,7 +36,7 @@ from ..attaching import attach, handle_of
 from ..handle import Handle
 from ..sarray import SArray
 from ..sharing import share
-from ..shm import node, process, sweep
+from ..shm import life, node, process, sweep
 from ..shm.errors import NumpushError, SegmentNotFound
 from ..shm.sweep import GRACE
 
@@ -50,14 +51,17 @@ _SOON = (
 )
 _N_COPIES = 1024  #: copies of other nodes' objects that are looked for here before they are fetched
 
-# A shell that waits takes 1 MB, and Python 30. Ray's processes are gone within a second; those of a
-# node that is short of time, in ten.
+# A shell that waits takes 1 MB, and Python 30. Ray kills a worker's children with it, so it is a
+# grandchild. Ray's processes are gone within seconds; those of a node that is short of time, in ten.
 _SWEEP = """
-read _
-for seconds in 1 10; do
-    sleep $seconds
-    "$0" -P -c 'from numpush.shm import sweep; sweep(thorough=True)'
-done
+exec 3<&0
+(
+    read _ <&3
+    for seconds in 1 3 10; do
+        sleep $seconds
+        "$0" -P -c 'from numpush.shm import sweep; sweep(thorough=True)'
+    done
+) &
 """
 
 
@@ -111,9 +115,11 @@ class Keeper:
         self._holds: dict[bytes, _Hold] = {}  # by tag, as Ray writes it in hex
         self._keepers: dict[str, Any] = {}  # of other nodes, by the id of these
         self._copies: OrderedDict[bytes, _Copy] = OrderedDict()  # by the handle of the original
-        self._watched = subprocess.Popen(
-            ["sh", "-c", _SWEEP, sys.executable], stdin=subprocess.PIPE, start_new_session=True
+        here, self._watched = os.pipe()
+        subprocess.run(
+            ["sh", "-c", _SWEEP, sys.executable], stdin=here, start_new_session=True, check=True
         )
+        os.close(here)
         threading.Thread(target=self._look_after, daemon=True).start()
 
     # -- what other processes of the job ask for
@@ -142,10 +148,11 @@ class Keeper:
         # Ray copies an array from where it lies.
         return shared.view(np.ndarray) if isinstance(shared, SArray) else shared.to_pandas()
 
-    def fetch(self, origin: Any, data: bytes, receiver: int) -> tuple[bytes, Any]:
+    def fetch(self, origin: Any, data: bytes) -> tuple[bytes, Any]:
         """Return a handle to this node's copy of an object that *origin* keeps, and a tag for it.
 
-        One copy, as long as anybody here uses it; then it is fetched again.
+        One copy, as long as anybody here uses it; then it is fetched again. It is us who send the
+        tag: who receives it keeps it until it has attached, and (3) is not about that.
         """
         import ray
 
@@ -163,7 +170,7 @@ class Keeper:
                 shared = share(ray.get(origin.value.remote(data)))
             copy.handle, segment = handle_of(shared)
         _, token = process.attach(segment.name, "ro", identity=segment.identity)
-        return copy.handle.to_bytes(), self._tag(token, receiver)
+        return copy.handle.to_bytes(), self._tag(token, life.node().id)
 
     def _tag(self, token: Any, sender: int) -> Any:
         import ray
