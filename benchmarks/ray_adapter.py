@@ -3,7 +3,7 @@
 Each task reads from a thousand pages of what it is given, or changes one element of it; what Ray gives
 is read-only, so there that takes a copy. "Put before": an object of Ray's refers to the data already.
 "Put included": the data is plain, and is put into Ray's store, or into shared memory, each time. The
-small arrays show from which size on there is a difference.
+smaller arrays show from which size on sharing costs less than it saves.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from handoff import start_ray
 from harness import Race, arguments, finish
 from numpush import SArray, SDataFrame
 
-SMALL = (16, 256, 4096)  #: KiB
+SMALL = (16, 1024, 16384, 65536)  #: KiB
 
 
 def write_one(array: Any) -> float:

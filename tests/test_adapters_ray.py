@@ -1,7 +1,7 @@
 """The adapter for Ray, in a cluster of two nodes: who receives what, and how long it lives.
 
-The second node has the same /dev/shm here and another namespace in it, so neither sees the other's
-segments; the last test has one in a mount namespace, with a /dev/shm of its own.
+The second node runs in a mount namespace, with a /dev/shm of its own, and in a pid namespace, where
+all of it is killed with its first process. That takes root, or a machine that lets users do so.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -36,11 +37,15 @@ pytestmark = [
 
 N = 3_333
 LIMIT = 10.0  #: seconds in which what nobody refers to is gone: docs/scaling-out.md
-OTHER = processes.new_namespace()  #: of the second node
+OTHER_NODE = """
+mount -t tmpfs -o size=400m none /dev/shm
+exec "$0" -m ray.scripts.scripts start --block --address="$1" \\
+    --num-cpus=2 --resources='{"other": 1}' --object-store-memory=100000000
+"""
 
 
-def segments(namespace=naming.NAMESPACE):
-    return {f for f in processes.files_of(namespace) if ".seg." in f}
+def segments(shm=processes.SHM):
+    return {f for f in os.listdir(shm) if f.startswith(f"{naming.NAMESPACE}.seg.")}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,12 +64,7 @@ def cluster():
         object_store_memory=100 << 20,
         resources={"here": 1},
         include_dashboard=False,
-    )
-    started.add_node(
-        num_cpus=2,
-        object_store_memory=100 << 20,
-        resources={"other": 1},
-        env_vars={"NUMPUSH_NAMESPACE": OTHER},
+        _system_config={"health_check_period_ms": 500, "health_check_failure_threshold": 2},
     )
     ray.init(
         started.address,
@@ -84,19 +84,40 @@ def cluster():
     processes.eventually(
         lambda: {f for f in processes.files() if ".node." in f} <= nodes, 2 * LIMIT
     )
-    processes.eventually(lambda: not processes.files_of(OTHER), 2 * LIMIT)
+
+
+@pytest.fixture(scope="module")
+def other(cluster):
+    """The second node's process; its files are in its `shm`."""
+    node = subprocess.Popen(
+        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+         "sh", "-ec", OTHER_NODE, sys.executable, cluster.address],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        processes.eventually(
+            lambda: "other" in ray.cluster_resources() or node.poll() is not None, processes.LIMIT
+        )
+        if node.poll() is not None:
+            pytest.skip(f"no node with another /dev/shm here: {node.stdout.read()}")
+        [child] = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()
+        node.shm = Path(f"/proc/{child}/root/dev/shm")
+        yield node
+    finally:
+        node.kill()
+        node.communicate(timeout=processes.LIMIT)
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left(cluster, request):
     """In place of conftest.py's: workers and their nodes stay, from test to test."""
-    before = segments() | segments(OTHER)
+    before = segments()
     yield
     if "leaves_segments" in request.fixturenames:
         return
     request.node.funcargs.clear()
     gc.collect()
-    processes.eventually(lambda: not (segments() | segments(OTHER)) - before, LIMIT)
+    processes.eventually(lambda: not segments() - before, LIMIT)
 
 
 # Actors that live on: what one sent that ends soon after is held for a minute.
@@ -248,35 +269,33 @@ def test_a_result_outlives_a_worker_that_ends_after_its_task(leaves_segments):
 
 def test_what_an_actor_returned_outlives_it_however_it_ends(leaves_segments):
     """Of one that is killed at once Ray forgets that its result has a tag, or not: 60 s are left."""
-    holders = [actor() for _ in range(4)]
-    ended, ray_killed, killed, killed_at_once = holders
+    holders = [actor() for _ in range(3)]
     pids = ray.get([holder.pid.remote() for holder in holders])
     refs = [holder.make.remote(N) for holder in holders]  # they keep a view
-    ray.wait(refs, num_returns=4)
-    os.kill(pids[holders.index(killed_at_once)], signal.SIGKILL)
+    ray.wait(refs, num_returns=3)
+    os.kill(pids[0], signal.SIGKILL)
     time.sleep(0.2)
+    os.kill(pids[1], signal.SIGKILL)
     with contextlib.suppress(ray.exceptions.RayError):
-        ray.get(ended.end.remote())
-    ray.kill(ray_killed)
-    os.kill(pids[holders.index(killed)], signal.SIGKILL)
+        ray.get(holders[2].end.remote())
     processes.eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), LIMIT)
     time.sleep(2)  # Ray, and the keeper, have noticed
     arrays = ray.get(refs)
-    assert [array.sum() for array in arrays] == [N] * 4
-    assert run(ray_tasks.total, arrays) == 4 * N
+    assert [array.sum() for array in arrays] == [N] * 3
+    assert run(ray_tasks.total, arrays) == 3 * N
 
 
 def test_what_many_put_goes_with_the_references():
     array = SArray(np.ones(N))
-    refs = [ray.put(array) for _ in range(100)] + [
-        ray.put(SArray(np.ones(i + 1))) for i in range(50)
+    refs = [ray.put(array) for _ in range(20)] + [
+        ray.put(SArray(np.ones(i + 1))) for i in range(10)
     ]
     name = array.name
     del array
     gc.collect()
     time.sleep(1)
     assert ray.get(refs[0]).name == name
-    assert len(segments()) >= 51
+    assert len(segments()) >= 11
     del refs
 
 
@@ -288,15 +307,26 @@ def test_a_killed_worker_takes_only_its_own_along():
 
 
 def test_a_keeper_that_is_killed_loses_what_it_alone_had_and_is_there_again(caplog):
-    caplog.set_level(logging.CRITICAL, "ray._private.serialization")  # a record keeps our frames
     array = SArray(np.ones(N))
     ref, lost = ray.put(array), ray.put(SArray(np.ones(N)))
-    keeper = numpush.adapters.ray._keeper(numpush.adapters.ray._where())
-    ray.kill(keeper, no_restart=False)
+    kill_our_keeper(caplog)
     assert ray.get(ref).name == array.name  # we have it
     other = SArray(np.ones(N))
     assert run(ray_tasks.total, other) == N
     processes.eventually(lambda: is_lost(lost), LIMIT)
+
+
+def kill_our_keeper(caplog):
+    caplog.set_level(logging.CRITICAL, "ray._private.serialization")  # a record keeps our frames
+    ray.kill(numpush.adapters.ray._keeper(numpush.adapters.ray._where()), no_restart=False)
+
+
+def has_ended(actor):
+    try:
+        ray.get(actor.__ray_ready__.remote())
+    except ray.exceptions.ActorDiedError:
+        return True
+    return False
 
 
 def is_lost(ref):
@@ -305,39 +335,6 @@ def is_lost(ref):
     except Exception as error:
         return "SegmentNotFound" in str(error)
     return False
-
-
-# -- two nodes
-
-
-def test_another_node_gets_a_copy_in_shared_memory_of_its_own():
-    array = SArray(np.arange(N, dtype=float))
-    ref = ray.put(array[3:])
-    first, second = actor(where="other"), actor(where="other")
-    name = ray.get(first.keep.remote(ref))
-    assert name != array.name
-    assert any(name in f for f in segments(OTHER))
-    assert ray.get(second.keep.remote(ref)) == name  # one for all of the node
-    ray.get(first.add.remote(0))
-    assert ray.get(second.total.remote()) == array[3:].sum() + 1
-    assert array[3] == 3.0
-
-
-def test_frames_and_results_of_another_node_arrive_by_value():
-    made = run(ray_tasks.make_all, 100, resources={"other": 0.1})
-    array, [frame], series = made["array"], made["frame"], made["series"]
-    assert type(array) is SArray
-    assert type(frame) is SDataFrame
-    assert type(series) is SSeries
-    assert frame["s"].iloc[99] == "row 99"
-    assert series.sum() == 4950
-    processes.eventually(lambda: not segments(OTHER), LIMIT)
-    frame["x"] = 1.0
-    assert run(ray_tasks.set_column, frame, "y", 2, resources={"other": 0.1}) == "SDataFrame"
-    assert "y" not in frame.columns
-    back = run(ray_tasks.set_column, frame, "y", 2)
-    assert back == "SDataFrame"
-    assert frame["y"].sum() == 200
 
 
 # -- errors
@@ -358,37 +355,59 @@ def test_a_driver_without_install_is_told_by_its_workers():
         numpush.adapters.ray._keeper(where)
 
 
-# -- a node that really has another /dev/shm
+# -- two nodes
 
 
-def test_a_node_with_another_dev_shm_gets_a_copy_and_what_it_had_is_lost_with_it(cluster, caplog):
+def test_another_node_gets_a_copy_in_shared_memory_of_its_own(other):
+    array = SArray(np.arange(N, dtype=float))
+    ref = ray.put(array[3:])
+    first, second = actor(where="other"), actor(where="other")
+    name = ray.get(first.keep.remote(ref))
+    assert [f for f in segments(other.shm) if name in f]
+    assert name != array.name
+    assert ray.get(second.keep.remote(ref)) == name  # one for all of the node
+    ray.get(first.add.remote(0))
+    assert ray.get(second.total.remote()) == array[3:].sum() + 1
+    assert array[3] == 3.0
+    del first, second, ref
+    processes.eventually(lambda: not segments(other.shm), LIMIT)
+
+
+def test_frames_and_results_of_another_node_arrive_by_value(other):
+    made = run(ray_tasks.make_all, 100, resources={"other": 0.1})
+    array, [frame], series = made["array"], made["frame"], made["series"]
+    assert type(array) is SArray
+    assert type(frame) is SDataFrame
+    assert type(series) is SSeries
+    assert frame["s"].iloc[99] == "row 99"
+    assert series.sum() == 4950
+    processes.eventually(lambda: not segments(other.shm), LIMIT)
+    frame["x"] = 1.0
+    assert run(ray_tasks.set_column, frame, "y", 2, resources={"other": 0.1}) == "SDataFrame"
+    assert "y" not in frame.columns
+    back = run(ray_tasks.set_column, frame, "y", 2)
+    assert back == "SDataFrame"
+    assert frame["y"].sum() == 200
+
+
+def test_nodes_go_on_when_the_drivers_keeper_was_killed(other, caplog):
+    """Ray ends those of the other nodes with it."""
+    options = {"resources": {"other": 0.1}}
+    array = SArray(np.ones(N))
+    assert run(ray_tasks.make, N, **options).sum() == N  # we know the other's, and it knows ours
+    assert run(ray_tasks.total, array, **options) == N
+    ours = numpush.adapters.ray._where()
+    [theirs] = [k for where, k in numpush.adapters.ray._keepers.items() if where != ours]
+    kill_our_keeper(caplog)
+    processes.eventually(lambda: has_ended(theirs), LIMIT)
+    assert run(ray_tasks.make, N, 2.0, **options).sum() == 2 * N
+    assert run(ray_tasks.total, array, **options) == N
+
+
+def test_what_a_node_had_is_lost_with_it(other, caplog):
     caplog.set_level(logging.CRITICAL, "ray._private.serialization")
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to mount a /dev/shm")
-    script = (
-        'mount -t tmpfs -o size=400m none /dev/shm && exec "$0" -m ray.scripts.scripts start '
-        '--address="$1" --num-cpus=1 --resources=\'{"far": 1}\' --object-store-memory=100000000 --block'
-    )
-    # In a pid namespace all of it is killed with its first process.
-    node = subprocess.Popen(
-        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-         "sh", "-c", script, sys.executable, cluster.address],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    try:
-        processes.eventually(
-            lambda: "far" in ray.cluster_resources() or node.poll() is not None, processes.LIMIT
-        )
-        if node.poll() is not None:
-            pytest.skip(f"no such node here: {node.stdout.read()}")
-        array = SArray(np.ones(N))
-        far = {"resources": {"far": 0.1}}
-        assert run(ray_tasks.add_to, array, 0, **far)[0] == "SArray"
-        assert array[0] == 1.0
-        assert run(ray_tasks.make, N, 2.0, **far).sum() == 2 * N
-        lost = ray.remote(ray_tasks.make).options(num_cpus=0, **far).remote(N)
-        ray.wait([lost], timeout=processes.LIMIT)
-    finally:
-        node.kill()
-        node.communicate(timeout=processes.LIMIT)
+    make = ray.remote(ray_tasks.make).options(num_cpus=0, resources={"other": 0.1})
+    lost = make.remote(N)
+    ray.wait([lost], timeout=processes.LIMIT)
+    other.kill()
     assert is_lost(lost)

@@ -154,12 +154,19 @@ def _ask(
         try:
             return call()
         except ray.exceptions.ActorDiedError:
-            _keepers.clear()  # the driver's was killed, and the others with it: there are new ones
+            _forget_others()  # the driver's was killed, and they with it: there are new ones
             return call()
     except ray.exceptions.GetTimeoutError as error:
         raise TimeoutError(
             f"the keeper of numpush on this node did not answer within {timeout} s"
         ) from error
+
+
+def _forget_others() -> None:
+    """Forget all keepers but the driver's own, which Ray starts again, and ends with this handle."""
+    for where in list(_keepers):
+        if not (_is_driver() and where == _where()):
+            _keepers.pop(where, None)
 
 
 def _keeper(where: Where) -> Any:
