@@ -64,6 +64,7 @@ def cluster():
         object_store_memory=100 << 20,
         resources={"here": 1},
         include_dashboard=False,
+        # Ray finds out soon that a node is gone.
         _system_config={"health_check_period_ms": 500, "health_check_failure_threshold": 2},
     )
     ray.init(
@@ -410,4 +411,5 @@ def test_what_a_node_had_is_lost_with_it(other, caplog):
     lost = make.remote(N)
     ray.wait([lost], timeout=processes.LIMIT)
     other.kill()
+    processes.eventually(lambda: not other.shm.exists(), LIMIT)  # all of it is dead
     assert is_lost(lost)
