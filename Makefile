@@ -11,7 +11,7 @@ BIN = $(VENV)/bin
 SOURCES = pyproject.toml setup.py ffi/_build.py $(wildcard ffi/csrc/*.[ch])
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo docs test test-pandas test-pandas22 test-moosefs test-pytensor test-ray test-tipc fuzz lint typecheck bench sanitize build clean
+.PHONY: help demo docs test test-dask test-pandas test-pandas22 test-moosefs test-pytensor test-ray test-tipc fuzz lint typecheck bench sanitize build clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -27,6 +27,11 @@ test: $(VENV)/.installed-test ## the quick tests, on all cores
 
 test-pandas: $(VENV)/.installed-pandas-tests ## pandas' own tests with SDataFrame for DataFrame (ten minutes)
 	$(BIN)/python tests/pandas_suite/run.py
+
+DISTRIBUTED ?= ../distributed
+
+test-dask: $(VENV)/.installed-test ## Dask's own tests over the adapter; DISTRIBUTED=... is a checkout of dask.distributed
+	$(BIN)/python tests/dask_suite/run.py $(DISTRIBUTED)
 
 test-tipc: $(VENV)/.installed-test ## the tests of TIPC, in a kernel that has it
 	tests/tipc/guest.sh $(BIN)/pytest -m tipc $(PYTEST_ARGS)

@@ -489,6 +489,17 @@ def put_arrow(holder: Any, array: Any) -> None:
     holder._pa_array = array
 
 
+def state_of_arrow(holder: Any) -> dict[str, Any] | None:
+    """Give the state that pickling one of these has; None: none without a copy.
+
+    Its own `__getstate__` puts the chunks together, which copies even where there is one.
+    """
+    chunks = holder._pa_array.chunks
+    if not chunks or not hasattr(type(holder), "__setstate__"):
+        return None
+    return {**vars(holder), "_pa_array": chunks, "_cache": {}}
+
+
 def object_leaf(values: Any) -> Array | None:
     """Give the array of Python objects that holds the values, if one does."""
     array = getattr(values, "_ndarray", values)

@@ -17,14 +17,19 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from joblib import parallel_config, register_parallel_backend
-from joblib.parallel import (
-    AutoBatchingMixin,
-    FallbackToBackend,
-    LokyBackend,
-    ParallelBackendBase,
-    SequentialBackend,
-)
+try:
+    from joblib import parallel_config, register_parallel_backend
+    from joblib.parallel import (
+        AutoBatchingMixin,
+        FallbackToBackend,
+        LokyBackend,
+        ParallelBackendBase,
+        SequentialBackend,
+    )
+except ImportError as error:
+    raise ImportError(
+        f'numpush.joblib needs joblib ({error}): pip install "numpush[joblib]"'
+    ) from error
 
 from .plain import SHARE_FROM
 from .pool import Pool

@@ -105,7 +105,7 @@ class Overview:
 
 
 class Segments(list[Overview]):
-    """What `segments` found: a list that shows itself as a table, in notebooks too."""
+    """What `numpush.segments` found: a list that shows itself as a table, in notebooks too."""
 
     def __repr__(self) -> str:
         from . import segment_table
@@ -129,7 +129,7 @@ def segments() -> Segments:
     Returns
     -------
     Segments
-        A list of `Overview`, by name; its repr is a table, as is what a notebook shows.
+        A list of `numpush.overview.Overview`, by name; its repr is a table, as is what a notebook shows.
     """
     return _overviews(survey())
 

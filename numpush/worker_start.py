@@ -21,7 +21,7 @@ from multiprocessing import resource_tracker
 
 from .shm import life
 
-__all__ = ["THREAD_VARIABLES", "begin", "ctrl_c_blocked"]
+__all__ = ["THREAD_VARIABLES", "allowed_in_daemons", "begin", "ctrl_c_blocked"]
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -46,6 +46,23 @@ def ctrl_c_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def allowed_in_daemons() -> Iterator[None]:
+    """Start processes in here, also in a daemon of multiprocessing, as Dask's workers and Pool's are.
+
+    It may have no children because they would outlive it; ours end with their parent (2).
+    """
+    config: dict[str, object] = getattr(_mp_process.current_process(), "_config", {})  # private
+    is_daemon = config.get("daemon")
+    if is_daemon:
+        config["daemon"] = False
+    try:
+        yield
+    finally:
+        if is_daemon:
+            config["daemon"] = True
 
 
 # -- in the worker

@@ -1,1 +1,1 @@
-"""Shared objects in other people's engines: a module for each, to be imported by name."""
+"""numpush under other people's engines: a module for each. Nothing here is imported unasked."""

@@ -24,7 +24,7 @@ from ..ffi import Ref
 from ..ffi import team as _team
 from ..pool.failures import WorkerDied, describe_exit
 from ..sarray import SArray
-from ..worker_start import ctrl_c_blocked
+from ..worker_start import allowed_in_daemons, ctrl_c_blocked
 from . import member
 from .messages import Recent
 
@@ -100,7 +100,7 @@ class Members:
             )
             if self._context.get_start_method() == "forkserver":
                 forkserver.ensure_running()  # or it would have Ctrl-C blocked for good
-            with ctrl_c_blocked():
+            with ctrl_c_blocked(), allowed_in_daemons():
                 process.start()
         except BaseException:
             ours.close()
