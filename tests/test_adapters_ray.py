@@ -39,6 +39,7 @@ N = 3_333
 LIMIT = 10.0  #: seconds in which what nobody refers to is gone: docs/scaling-out.md
 OTHER_NODE = """
 mount -t tmpfs -o size=400m none /dev/shm
+export RAY_TMPDIR=/dev/shm  # where it notes which cluster this machine is in
 exec "$0" -m ray.scripts.scripts start --block --address="$1" \\
     --num-cpus=2 --resources='{"other": 1}' --object-store-memory=100000000
 """
