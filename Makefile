@@ -11,7 +11,7 @@ BIN = $(VENV)/bin
 SOURCES = pyproject.toml setup.py ffi/_build.py $(wildcard ffi/csrc/*.[ch])
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo docs test test-dask test-pandas test-pandas22 test-moosefs test-pytensor test-tipc fuzz lint typecheck bench sanitize build clean
+.PHONY: help demo docs test test-dask test-pandas test-pandas22 test-moosefs test-pytensor test-ray test-tipc fuzz lint typecheck bench sanitize build clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -23,7 +23,7 @@ demo: $(VENV)/.installed-demo ## see it work: this machine's file system, from e
 	$(BIN)/python examples/locks.py
 
 test: $(VENV)/.installed-test ## the quick tests, on all cores
-	$(BIN)/pytest -n auto -m "not crash and not system and not tipc and not moosefs" $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto -m "not crash and not system and not tipc and not moosefs and not ray" $(PYTEST_ARGS)
 
 test-pandas: $(VENV)/.installed-pandas-tests ## pandas' own tests with SDataFrame for DataFrame (ten minutes)
 	$(BIN)/python tests/pandas_suite/run.py
@@ -49,6 +49,9 @@ test-pandas22: ## our own tests of frames with pandas 2.2, in .venv-pandas22
 test-pytensor: ## functions of PyTensor, in .venv-pytensor: it wants an older numba
 	@$(MAKE) --no-print-directory VENV=.venv-pytensor .venv-pytensor/.installed-pytensor
 	.venv-pytensor/bin/pytest $(PYTEST_ARGS) tests/test_expressions_pytensor.py tests/test_code_shipping.py -k pytensor
+
+test-ray: $(VENV)/.installed-ray ## the adapter for Ray, in a cluster of its own
+	$(BIN)/pytest -m ray $(PYTEST_ARGS) tests/test_adapters_ray.py
 
 fuzz: $(VENV)/.installed-test ## a million damaged inputs for every parser of the wire, 100,000 of code (some minutes)
 	$(BIN)/python tests/fuzz_code.py
@@ -131,6 +134,10 @@ $(VENV)/.installed-pandas22: $(SOURCES) | $(BIN)/python
 
 $(VENV)/.installed-pytensor: $(SOURCES) | $(BIN)/python
 	$(PIP_INSTALL) -e '.[test]' 'pytensor>=2.30'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-demo $(VENV)/.installed-test
+
+$(VENV)/.installed-ray: $(SOURCES) | $(BIN)/python
+	$(PIP_INSTALL) -e '.[test,ray]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-demo $(VENV)/.installed-test
 
 # What pandas' own tests skip without.

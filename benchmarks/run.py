@@ -20,6 +20,7 @@ SCRIPTS = [
         "ingest",
         "ingest_zmq",
         "dask_adapter",
+        "ray_adapter",
         "stores_file",
         "stores_redis",
         "stores_hdf5",
@@ -54,6 +55,7 @@ NOTES = {
     "locks": "A robust mutex in Python is two calls into C, about what a lock written in C costs as a "
     "whole, and the two Python functions that any context manager has which is no C type. "
     "In exchange it survives its holder, and says so.",
+    "ray_adapter": "Both sides in one Ray, on one node. What a task of Ray costs anyway is in all rows.",
     "scaling": "Two cores of a virtual machine are all that there were: what more bring is not known.\n\n"
     "![Times one core, by workers](scaling.svg)",
     "team": "What a job on all cores costs beyond its work, one job after the other.",

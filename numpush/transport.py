@@ -13,7 +13,7 @@ from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-__all__ = ["is_sending", "reducer", "register", "tell_loky", "types"]
+__all__ = ["follow", "is_sending", "reducer", "register", "tell_loky", "types"]
 
 Reducer = Callable[[Any], tuple[Any, ...]]
 
@@ -22,6 +22,7 @@ _LOKY = ("loky.backend.reduction", "joblib.externals.loky.backend.reduction")
 _UNTOLD = "joblib.pool"
 _reducers: dict[type, Reducer] = {}
 _told: set[str] = set()
+_followers: list[Callable[[type], None]] = []
 
 
 def register(cls: type, reducer: Reducer) -> None:
@@ -30,6 +31,16 @@ def register(cls: type, reducer: Reducer) -> None:
     ForkingPickler.register(cls, reducer)
     for name in _told:
         sys.modules[name].register(cls, reducer)
+    for tell in _followers:
+        tell(cls)
+
+
+def follow(tell: Callable[[type], None]) -> None:
+    """Call *tell* with each class that is registered, and with those to come as they are imported."""
+    if tell not in _followers:
+        _followers.append(tell)
+    for cls in _reducers:
+        tell(cls)
 
 
 def types() -> tuple[type, ...]:
