@@ -30,8 +30,10 @@ test-pandas: $(VENV)/.installed-pandas-tests ## pandas' own tests with SDataFram
 
 DISTRIBUTED ?= ../distributed
 
-test-dask: $(VENV)/.installed-test ## Dask's own tests over the adapter; DISTRIBUTED=... is a checkout of dask.distributed
-	$(BIN)/python tests/dask_suite/run.py $(DISTRIBUTED)
+test-dask: ## Dask's own tests over the adapter, in .venv-dask; DISTRIBUTED=... is a git clone (up to an hour)
+	@test -d $(DISTRIBUTED)/distributed || { echo "no clone of dask.distributed in $(DISTRIBUTED): make test-dask DISTRIBUTED=..." >&2; exit 1; }
+	@$(MAKE) --no-print-directory VENV=.venv-dask .venv-dask/.installed-dask-tests
+	.venv-dask/bin/python tests/dask_suite/run.py $(DISTRIBUTED)
 
 test-tipc: $(VENV)/.installed-test ## the tests of TIPC, in a kernel that has it
 	tests/tipc/guest.sh $(BIN)/pytest -m tipc $(PYTEST_ARGS)
@@ -143,6 +145,11 @@ $(VENV)/.installed-ray: $(SOURCES) | $(BIN)/python
 # What pandas' own tests skip without.
 $(VENV)/.installed-pandas-tests: $(SOURCES) | $(BIN)/python
 	$(PIP_INSTALL) -e '.[test,pandas-tests]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-demo $(VENV)/.installed-test
+
+# Of the version of the clone, with its tests: a wheel has none. What they skip without, too.
+$(VENV)/.installed-dask-tests: $(SOURCES) | $(BIN)/python
+	$(PIP_INSTALL) -e '.[test,dask-tests]' -e $(DISTRIBUTED)
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-demo $(VENV)/.installed-test
 
 $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python

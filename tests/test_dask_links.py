@@ -12,6 +12,7 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 from distributed.comm import CommClosedError, connect, listen
@@ -99,7 +100,7 @@ def segments() -> set[str]:
 
 
 def kept(comm: TCP) -> list[Any]:
-    link = comm.handshake_options[dask_links.LINK]
+    link = dask_links.link_of(comm.handshake_options)
     return list(link._kept)
 
 
@@ -119,6 +120,31 @@ def test_it_is_kept_until_the_answer():
     run("answer", handle)
     processes.collect_garbage()  # of a peer that was killed while it had it
     assert not segments()
+
+
+def test_what_serializers_of_others_are_told_can_be_packed():
+    """As Dask's own test of a serializer does, which sends all of its context along."""
+
+    async def handle(comm: TCP, peer: int) -> None:
+        told = {"sender": comm.local_info, "recipient": comm.remote_info, **comm.handshake_options}
+        assert dask_links.link_of(msgpack.loads(msgpack.dumps(told))) is not None
+        await comm.write(request(0.0))
+
+    run("hold", handle)
+
+
+@pytest.mark.parametrize("n", [N, N // 50])
+def test_what_is_sent_in_one_list_is_let_go_one_by_one(n):
+    """A shuffle's shards come in one message, and go to tasks that end at different times."""
+
+    class Shards(list[Any]):  # which Dask pickles, as one object
+        pass
+
+    async def handle(comm: TCP, peer: int) -> None:
+        await comm.write(request(Shards(np.ones(n) for _ in range(3))))
+        assert len(segments()) == (3 if n == N else 0)
+
+    run("hold", handle)
 
 
 def test_a_receiver_that_is_killed_before_it_attaches_leaves_nothing():
@@ -259,7 +285,7 @@ def test_who_passes_messages_on_gets_bytes():
 
         async with listen("tcp://127.0.0.1:0", on_connection, deserialize=False) as listener:
             comm = await connect(listener.contact_address)
-            assert dask_links.LINK not in comm.handshake_options
+            assert dask_links.link_of(comm.handshake_options) is None
             await comm.write(request(np.ones(N)))
             assert await comm.read() == "OK"
             message = await got

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 #: For those who work on numpush.
-DEVELOPERS = {"test", "pandas-tests", "dev", "docs", "bench"}
+DEVELOPERS = {"test", "pandas-tests", "dask-tests", "dev", "docs", "bench"}
 #: ImportErrors that no extra is the remedy for: the first words of each.
 OTHERS = {
     "numpush needs Linux",

@@ -25,7 +25,7 @@ from .. import blocks, plain_pickles
 from ..plain import plain_types
 from ..shm.errors import SegmentDamaged, SegmentFull
 from ..shm.private import attach_private, locate
-from .dask_links import LINK, Link
+from .dask_links import Link, link_of
 
 __all__ = ["address_of", "note_received", "received_bytes", "unwrap", "wrap"]
 
@@ -59,7 +59,7 @@ def unwrap() -> None:
 
 def _dumping(dumps: Callable[..., Any], takes_context: bool, is_pickle: bool) -> Callable[..., Any]:
     def dump(x: Any, context: dict[str, Any] | None = None) -> tuple[dict[str, Any], list[Any]]:
-        link = None if context is None else context.get(LINK)
+        link = link_of(context)
         if link is None or not link.is_answered:
             return dumps(x, context=context) if takes_context else dumps(x)  # type: ignore[no-any-return]
         header, frames = None, []
@@ -71,16 +71,22 @@ def _dumping(dumps: Callable[..., Any], takes_context: bool, is_pickle: bool) ->
         if header is None:
             header, frames = dumps(x, context=context) if takes_context else dumps(x)
             frames = list(frames)
-        places = _move(link, frames)
+        is_one = not is_pickle or type(x) in plain_types()
+        places = _move(link, frames, is_one)
         return {**header, _KEY: places} if places else header, frames
 
     return dump
 
 
-def _move(link: Link, frames: list[Any]) -> list[list[Any]]:
-    """Replace frames by places: [index, segment, its identity, offset, bytes] of each."""
+def _move(link: Link, frames: list[Any], is_one: bool) -> list[list[Any]]:
+    """Replace frames by places: [index, segment, its identity, offset, bytes] of each.
+
+    Those of one array or frame go into one segment. In what else is pickled (a shuffle's list of shards)
+    each may be what outlives the others, so each has a segment, if it is big enough for one.
+    """
+    smallest = _SMALLEST if is_one else max(_SMALLEST, _share_from)
     views = {i: ensure_memoryview(frame) for i, frame in enumerate(frames)}
-    views = {i: view for i, view in views.items() if view.nbytes >= _SMALLEST}
+    views = {i: view for i, view in views.items() if view.nbytes >= smallest}
     if sum(view.nbytes for view in views.values()) < _share_from:
         return []
     places: list[list[Any]] = []
@@ -94,9 +100,9 @@ def _move(link: Link, frames: list[Any]) -> list[list[Any]]:
         segment, offset = found
         link.keep(array)
         places.append([i, segment.name, segment.identity, offset, array.nbytes])
-    if private:
-        with contextlib.suppress(SegmentFull):  # else they stay in the message
-            places += _copy(link, private)
+    with contextlib.suppress(SegmentFull):  # else they stay in the message
+        for together in [private] if is_one and private else [[frame] for frame in private]:
+            places += _copy(link, together)
     for place in places:
         frames[place[0]] = b""
     return places

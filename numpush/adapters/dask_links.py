@@ -19,9 +19,11 @@ are wrapped, and left alone on a connection without a Link.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 from distributed.comm.core import Comm, CommClosedError
 from distributed.comm.tcp import TCP
@@ -30,11 +32,9 @@ from ..shm import life, naming
 from ..shm.errors import SegmentError
 from .dask_landing import is_wanted
 
-__all__ = ["LINK", "Link", "unwrap", "wrap"]
+__all__ = ["Link", "link_of", "unwrap", "wrap"]
 
-LINK = (
-    "numpush"  #: the key of our part of a handshake, and of the Link in what serializers are told
-)
+LINK = "numpush"  #: the key of our part of a handshake, and of the Link's number in its outcome
 _PROTOCOL = 1  #: raised when handles change
 _UNSPLIT = 1 << 62  #: bytes; Dask cuts frames so that they can be compressed and copied in pieces
 
@@ -42,12 +42,19 @@ _UNSPLIT = 1 << 62  #: bytes; Dask cuts frames so that they can be compressed an
 _before: dict[str, Any] = {}
 
 
+#: By number: Dask shows a handshake's outcome to all serializers, and some of others pack it into messages.
+_links: WeakValueDictionary[int, Link] = WeakValueDictionary()
+_numbers = itertools.count(1)
+
+
 class Link:
     """A connection to a process that shares our /dev/shm, as its sending side sees it."""
 
-    __slots__ = ("_kept", "is_answered")
+    __slots__ = ("__weakref__", "_kept", "is_answered", "number")
 
     def __init__(self) -> None:
+        self.number = next(_numbers)
+        _links[self.number] = self
         self.is_answered = False  #: what is being written will be answered
         self._kept: list[Any] = []
 
@@ -59,6 +66,11 @@ class Link:
         """Keep nothing any more."""
         self.is_answered = False
         self._kept.clear()
+
+
+def link_of(context: dict[str, Any] | None) -> Link | None:
+    """Return the Link of the connection that a serializer's *context* is of; None: it has none."""
+    return None if context is None else _links.get(context.get(LINK, 0))
 
 
 def _is_answered(message: Any) -> bool:
@@ -86,7 +98,8 @@ def _handshake_configuration(
         # Frames that land in one piece need not be put together.
         self.max_shard_size = _UNSPLIT  # of this connection alone
         if _is_here(theirs.get("node")):
-            options[LINK] = Link()
+            self._numpush_link = link = Link()
+            options[LINK] = link.number
     return options
 
 
@@ -103,8 +116,7 @@ def _is_here(node: Any) -> bool:
 
 
 def _link(comm: TCP) -> Link | None:
-    link: Link | None = comm.handshake_options.get(LINK)
-    return link
+    return getattr(comm, "_numpush_link", None)
 
 
 async def _write(self: TCP, msg: Any, serializers: Any = None, on_error: str = "message") -> Any:

@@ -26,7 +26,7 @@ from ..sharing import share
 from ..shm.errors import SegmentError
 from ..sseries import SSeries
 from .dask_frames import note_received
-from .dask_links import LINK
+from .dask_links import link_of
 
 __all__ = ["register"]
 
@@ -41,7 +41,7 @@ def register() -> None:
 
 
 def _dump(x: Any, context: dict[str, Any] | None = None) -> tuple[dict[str, Any], list[Any]]:
-    link = None if context is None else context.get(LINK)
+    link = link_of(context)
     if link is not None and link.is_answered:
         handle = _handle(x)
         if handle is not None:

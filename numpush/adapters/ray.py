@@ -41,17 +41,17 @@ _keepers: dict[Where, Any] = {}  #: a driver may have several sessions, one afte
 def install() -> None:
     """Have SArray, SDataFrame and SSeries pass between Ray's tasks and actors by handle.
 
-    As arguments, as results, by `ray.put`, and inside of other objects. Who receives one on the same
+    As arguments, as results, by ``ray.put``, and inside of other objects. Who receives one on the same
     node works on the same memory, and may write; another node receives a copy in shared memory of
     its own.
 
-    Call it in the driver, after `ray.init`. There it starts an actor that keeps segments as long as Ray
+    Call it in the driver, after ``ray.init``. There it starts an actor that keeps segments as long as Ray
     keeps objects that refer to them; so does the first use on each other node. Workers call it by
     ``ray.init(runtime_env={"worker_process_setup_hook": "numpush.adapters.ray.install"})``; one that has
     received a shared object needs no hook.
 
     To send costs a call of that actor, some milliseconds, whatever the size: what goes to many tasks
-    is better put once (`ray.put`). To receive costs what `numpush.attach` does.
+    is better put once (``ray.put``). To receive costs what `numpush.attach` does.
 
     Raises
     ------

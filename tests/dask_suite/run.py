@@ -1,7 +1,9 @@
 """Run Dask's own tests of serialization, connections and shuffles with the adapter, and without; compare.
 
-``python tests/dask_suite/run.py CHECKOUT [test file ...]``: distributed's wheel has no tests, so CHECKOUT is
-its source, best of the version that is installed. Objects go through shared memory however small.
+``python tests/dask_suite/run.py CLONE [test file or folder ...] [option of pytest ...]``: CLONE is one of
+dask.distributed, and what is installed (``make test-dask`` does that): its wheel has no tests. They run
+with its own settings of pytest; objects go through shared memory however small, unless
+``DASK_NUMPUSH__SHARE_FROM`` in the environment says from how many bytes.
 """
 
 from __future__ import annotations
@@ -12,65 +14,71 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-FILES = [
-    *(f"protocol/tests/test_{name}.py" for name in (
-        "arrow", "collection", "compression", "highlevelgraph", "numpy", "pandas", "pickle",
-        "protocol", "protocol_utils", "scipy", "serialize", "to_pickle", "utils", "utils_test",
-    )),
-    *(f"comm/tests/test_{name}.py" for name in ("comms", "tcp")),
-    *(f"shuffle/tests/test_{name}.py" for name in (
-        "shuffle", "merge", "merge_column_and_index", "rechunk", "graph", "metrics", "shuffle_plugins",
-    )),
-]  # fmt: skip
+import distributed
+
+HERE = Path(__file__).resolve().parent
+BUILD = HERE.parent.parent / "build"  #: what pytest said, as it says it
+FOLDERS = ["protocol/tests", "comm/tests", "shuffle/tests"]
+LIMIT = 3600  #: seconds for each of the two runs
 PRELOAD = "['numpush.adapters.dask']"
 
 
-def run(checkout: Path, files: list[str], *, adapter: bool) -> tuple[dict[str, int], set[str]]:
+def run(clone: Path, arguments: list[str], *, adapter: bool) -> tuple[dict[str, int], set[str]]:
     """Return how many passed, failed .., and which failed."""
-    command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--import-mode=importlib"]
-    command += [f"--rootdir={checkout}", "-p", "plugin", "-p", "no:cacheprovider", "-W", "ignore"]
-    command += ["--tb=line", "-rfE", *(str(checkout / "distributed" / file) for file in files)]
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(HERE),
-        "DISTRIBUTED_CHECKOUT": str(checkout),
-        "COLUMNS": "300",
-    }
+    command = [sys.executable, "-m", "pytest", "-q", "--color=no", "--durations=0", "-rfE"]
+    command += ["-p", "plugin", "-p", "no:cacheprovider", "--timeout-method=signal", "--tb=short"]
+    # A cluster that is not there within 30 s, on a busy machine, is no difference: once more.
+    command += ["--reruns=2", "--only-rerun=TimeoutError"]
+    env = {**os.environ, "PYTHONPATH": str(HERE), "COLUMNS": "300"}
     if adapter:
         env |= {
             "NUMPUSH_ADAPTER": "1",
-            "DASK_NUMPUSH__SHARE_FROM": "1",
+            "DASK_NUMPUSH__SHARE_FROM": os.environ.get("DASK_NUMPUSH__SHARE_FROM", "1"),
             "DASK_DISTRIBUTED__WORKER__PRELOAD": PRELOAD,
             "DASK_DISTRIBUTED__NANNY__PRELOAD": PRELOAD,
         }
-    done = subprocess.run(
-        command, env=env, capture_output=True, text=True, cwd=HERE, check=False, timeout=3000
-    )
+    log = BUILD / f"dask-{'with' if adapter else 'without'}.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("w") as file:
+        subprocess.run(
+            command + arguments,
+            env=env,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            cwd=clone,
+            check=False,
+            timeout=LIMIT,
+        )
+    output = log.read_text()
     counts = {
         what: int(n)
-        for n, what in re.findall(r"(\d+) (passed|failed|error|skipped)", done.stdout[-300:])
+        for n, what in re.findall(r"(\d+) (passed|failed|error|skipped|rerun)", output[-300:])
     }
     if not counts:
-        sys.exit(done.stdout[-3000:] + done.stderr[-3000:])
-    return counts, set(re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M))
+        sys.exit(f"{log}:\n{output[-3000:]}")
+    n_moved = re.findall(r"^objects sent in segments: (\d+)", output, re.M)
+    counts["sent in segments"] = int(n_moved[0]) if n_moved else 0
+    return counts, set(re.findall(r"^(?:FAILED|ERROR) (\S+)", output, re.M))
 
 
 def main() -> None:
-    if len(sys.argv) < 2 or not (Path(sys.argv[1]) / "distributed").is_dir():
-        sys.exit(
-            f"{__doc__}\nno source of distributed: {' '.join(sys.argv[1:2]) or 'no CHECKOUT given'}"
-        )
-    checkout = Path(sys.argv[1]).resolve()
-    files = sys.argv[2:] or FILES
-    without, failed_too = run(checkout, files, adapter=False)
+    clone = Path(distributed.__file__).parent.parent
+    if len(sys.argv) < 2 or Path(sys.argv[1]).resolve() != clone:
+        sys.exit(f"{__doc__}\ninstalled is {clone}, given: {' '.join(sys.argv[1:2]) or 'nothing'}")
+    arguments = sys.argv[2:] or [f"distributed/{folder}" for folder in FOLDERS]
+    print(f"distributed {distributed.__version__}", flush=True)
+    without, failed_too = run(clone, arguments, adapter=False)
     print(f"as it is: {without}", flush=True)
-    with_it, failed = run(checkout, files, adapter=True)
+    with_it, failed = run(clone, arguments, adapter=True)
     print(f"with the adapter: {with_it}")
-    alone = sorted(failed - failed_too)
-    for test in alone:
-        print(f"fails with the adapter alone: {test}")
-    sys.exit(bool(alone))
+    for name, tests in (
+        ("with the adapter alone", failed - failed_too),
+        ("without it alone", failed_too - failed),
+        ("both ways", failed & failed_too),
+    ):
+        for test in sorted(tests):
+            print(f"fails {name}: {test}")
+    sys.exit(bool(failed - failed_too) or not with_it["sent in segments"])
 
 
 if __name__ == "__main__":
