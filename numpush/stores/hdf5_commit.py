@@ -55,6 +55,7 @@ class Overlay(io.RawIOBase):
     def __init__(self, path: str) -> None:
         self._path = path
         self._pid = os.getpid()
+        self._pages: dict[int, bytearray] = {}
         self.error: OSError | None = None
         self._file = io.FileIO(path, "r+")
         try:
@@ -64,7 +65,6 @@ class Overlay(io.RawIOBase):
             raise
         os.truncate(self._file.fileno(), self._end)  # what a killed writer left
         self._length = self._end
-        self._pages: dict[int, bytearray] = {}
         self._at = 0
 
     # -- for HDF5
@@ -172,7 +172,9 @@ class Overlay(io.RawIOBase):
         self._pages = {}
 
     def close(self) -> None:
-        if not self.closed:
+        if not self.closed and hasattr(
+            self, "_file"
+        ):  # Python closes what could not be opened, too
             if self._pages and self._pid == os.getpid():  # not committed: give the room back
                 with contextlib.suppress(OSError):
                     os.truncate(self._file.fileno(), self._end)
