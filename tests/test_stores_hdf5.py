@@ -1,4 +1,4 @@
-"""hdf5://: h5py and pandas read it, theirs is read, killed writers, damage."""
+"""hdf5://: h5py and pandas read it, theirs is read, damage."""
 
 from __future__ import annotations
 
@@ -8,30 +8,16 @@ import runpy
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from hdf5_samples import FRAME, GOLDEN, WAYS
 from layout_samples import N, assert_same, naming
 from numpush import SDataFrame, stores
 
 h5py = pytest.importorskip("h5py", reason='needs h5py: pip install "numpush[hdf5]"')
-
-GOLDEN = Path(__file__).parent / "golden"
-FRAME = pd.DataFrame(
-    {
-        "price": np.arange(N) / 7,
-        "volume": np.arange(N, dtype=np.int32),
-        "time": pd.date_range("2026-01-01", periods=N, unit="ns"),
-        "kind": pd.Categorical([f"k{i % 3}" for i in range(N)]),
-        "text": [f"s{i % 97}é" for i in range(N)],
-        "gaps": pd.array([i if i % 5 else None for i in range(N)], dtype="Int64"),
-    },
-    index=pd.Index(np.arange(N) * 10, name="id"),
-)
-WAYS = [{}, {"compression": "gzip"}, {"compression": "gzip", "shuffle": False, "level": 9}]
 
 
 @pytest.fixture(params=WAYS, ids=["plain", "gzip+shuffle", "gzip"])

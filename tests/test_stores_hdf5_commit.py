@@ -11,32 +11,17 @@ import sys
 import textwrap
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
+from hdf5_samples import FRAME
 from layout_samples import N, assert_same
 from numpush import stores
 from numpush.stores import hdf5_commit, hdf5_reading
 from numpush.stores.hdf5_commit import Overlay, recover, writing
 
 h5py = pytest.importorskip("h5py", reason='needs h5py: pip install "numpush[hdf5]"')
-
-GOLDEN = Path(__file__).parent / "golden"
-FRAME = pd.DataFrame(
-    {
-        "price": np.arange(N) / 7,
-        "volume": np.arange(N, dtype=np.int32),
-        "time": pd.date_range("2026-01-01", periods=N, unit="ns"),
-        "kind": pd.Categorical([f"k{i % 3}" for i in range(N)]),
-        "text": [f"s{i % 97}é" for i in range(N)],
-        "gaps": pd.array([i if i % 5 else None for i in range(N)], dtype="Int64"),
-    },
-    index=pd.Index(np.arange(N) * 10, name="id"),
-)
-WAYS = [{}, {"compression": "gzip"}, {"compression": "gzip", "shuffle": False, "level": 9}]
 
 
 class TestCommits:

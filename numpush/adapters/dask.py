@@ -17,7 +17,7 @@ try:
     import dask.config
     import distributed
     from distributed import NannyPlugin, WorkerPlugin
-except ImportError as error:  # pragma: no cover
+except ImportError as error:
     raise ImportError(
         'numpush.adapters.dask needs dask.distributed: pip install "numpush[dask]"'
     ) from error

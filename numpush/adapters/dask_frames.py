@@ -61,7 +61,8 @@ def _dumping(dumps: Callable[..., Any], takes_context: bool, is_pickle: bool) ->
     def dump(x: Any, context: dict[str, Any] | None = None) -> tuple[dict[str, Any], list[Any]]:
         link = link_of(context)
         if link is None or not link.is_answered:
-            return dumps(x, context=context) if takes_context else dumps(x)  # type: ignore[no-any-return]
+            given = {"context": context} if takes_context else {}
+            return dumps(x, **given)  # type: ignore[no-any-return]  # Dask has no types
         header, frames = None, []
         if is_pickle and type(x) in plain_types():
             with contextlib.suppress(Exception):  # Dask has other picklers to try

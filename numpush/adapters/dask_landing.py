@@ -45,11 +45,11 @@ def unwrap() -> None:
 async def _read_bytes(stream: Any, n: int) -> memoryview:
     before = _before or _tcp.read_bytes_rw
     if n < _share_from or not is_wanted.get():
-        return await before(stream, n)  # type: ignore[no-any-return]
+        return await before(stream, n)  # type: ignore[no-any-return]  # Dask has no types
     try:
         segment, token, (raw,) = blocks.allocate({"kind": "message"}, [n])
     except SegmentFull:
-        return await before(stream, n)  # type: ignore[no-any-return]
+        return await before(stream, n)  # type: ignore[no-any-return]  # Dask has no types
     view = memoryview(raw)  # type: ignore[arg-type]  # of Python 3.11 or later, which mypy may not know
     for start in range(0, n, _AT_ONCE):
         await stream.read_into(view[start : start + _AT_ONCE])
