@@ -13,6 +13,13 @@ N = 33_333
 SHARE = 1 << 16  #: bytes, so that N float64 go by shared memory
 
 
+class Unloadable:
+    """It can be pickled, and the pickle cannot be loaded."""
+
+    def __reduce__(self):
+        return int, ("unloadable",)
+
+
 def square(x):
     return x * x
 

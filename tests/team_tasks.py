@@ -10,6 +10,7 @@ import time
 import numpy as np
 
 from numpush.kernels import atomic_add, kernel, mutex_lock, mutex_unlock
+from pool_tasks import Unloadable
 
 
 @kernel("")
@@ -109,12 +110,15 @@ def fail_at(i, row):
 
 
 class Strange(Exception):
-    def __init__(self, a, b):
-        super().__init__(a)
+    """It does not come back, even where tblib, which Dask loads, pickles exceptions in its way."""
+
+    def __init__(self, i):
+        super().__init__(i)
+        self.detail = Unloadable()
 
 
 def fail_strangely(i):
-    raise Strange(i, 2)
+    raise Strange(i)
 
 
 def die_at(i, row, left):

@@ -414,7 +414,8 @@ def test_what_a_node_had_is_lost_with_it(other, caplog):
     caplog.set_level(logging.CRITICAL, "ray._private.serialization")
     make = ray.remote(ray_tasks.make).options(num_cpus=0, resources={"other": 0.1})
     lost = make.remote(N)
-    ray.wait([lost], timeout=processes.LIMIT)
+    assert ray.wait([lost], timeout=processes.LIMIT)[0] == [lost]
     other.kill()
     processes.eventually(lambda: not other.shm.exists(), LIMIT)  # all of it is dead
-    assert is_lost(lost)
+    with pytest.raises(ray.exceptions.RaySystemError, match="SegmentNotFound"):
+        ray.get(lost)

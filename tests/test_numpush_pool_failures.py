@@ -17,7 +17,7 @@ import pytest
 
 import processes
 from numpush import Pool, RemoteError, SArray, WorkerDied
-from pool_tasks import SHARE, N, die, is_running, pid_of, square
+from pool_tasks import SHARE, N, Unloadable, die, is_running, pid_of, square
 
 pytestmark = pytest.mark.usefixtures("pool_helpers")
 
@@ -91,8 +91,8 @@ class TestErrors:
         assert any("the function abs" in note for note in caught.value.__notes__)
 
     def test_an_argument_that_cannot_be_unpickled(self, pool):
-        with pytest.raises(TypeError, match="required positional"):
-            pool.apply(repr, NeedsTwo(1, 2))
+        with pytest.raises(ValueError, match="unloadable"):
+            pool.apply(repr, Unloadable())
 
     def test_the_first_error_ends_a_map_and_drops_what_has_not_begun(self, pool):
         done = SArray(np.zeros(200, "i8"))
