@@ -55,7 +55,7 @@ KINDS |= {
 for _name in ("arrow", "parquet"):
     KINDS[_name] = Kind(lambda path, name=_name: (f"{name}://{path}/store", {}), False)
 
-_redis: list[redis_servers.Server] = []
+_redis: dict[str, str] = {}  # URLs, by their scheme
 
 
 @contextmanager
@@ -64,22 +64,29 @@ def servers() -> Iterator[None]:
     if redis_servers.BINARY is None:
         yield
         return
-    with tempfile.TemporaryDirectory() as folder, redis_servers.running(Path(folder)) as server:
-        _redis.append(server)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as nodes,
+        redis_servers.running(Path(folder)) as server,
+        redis_servers.cluster(Path(nodes)) as (node, *_others),
+    ):
+        _redis["redis"] = server.url
+        _redis["redis+cluster"] = f"redis+cluster://127.0.0.1:{node.port}"
         try:
             yield
         finally:
             _redis.clear()
 
 
-def _on_redis(**options: Any) -> tuple[str, dict[str, Any]]:
+def _on_redis(scheme: str, **options: Any) -> tuple[str, dict[str, Any]]:
     if not _redis:
         pytest.skip("there is no redis-server on PATH")
-    return _redis[0].url, {"namespace": uuid.uuid4().hex, **options}
+    return _redis[scheme], {"namespace": uuid.uuid4().hex, **options}
 
 
-KINDS["redis"] = Kind(lambda path: _on_redis(), True)
-KINDS["redis-parts"] = Kind(lambda path: _on_redis(chunk=1000, checksum=True), True)
+KINDS["redis"] = Kind(lambda path: _on_redis("redis"), True)
+KINDS["redis-parts"] = Kind(lambda path: _on_redis("redis", chunk=1000, checksum=True), True)
+KINDS["redis-cluster"] = Kind(lambda path: _on_redis("redis+cluster", chunk=5000), True)
 
 LOSSLESS = [pytest.param(kind, id=name) for name, kind in KINDS.items() if kind.is_lossless]
 ALL = [pytest.param(kind, id=name) for name, kind in KINDS.items()]

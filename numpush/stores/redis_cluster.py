@@ -73,20 +73,24 @@ class RedisClusterStore(Store):
                 self._stores[node.name] = store
             return store
 
+    def _owner(self, name: Callable[[RedisStore], bytes | str]) -> RedisStore:
+        """Return the store of the node that a name lies on, as far as is known."""
+        try:
+            some = self._open(self._cluster.get_primaries()[0])
+            return self._open(self._cluster.get_node_from_key(name(some)))
+        except (IndexError, *_ERRORS) as error:
+            raise StoreUnavailable(f"{self.url}: {error}") from error
+
     def _ask(self, name: Callable[[RedisStore], bytes | str], call: Callable[[RedisStore], T]) -> T:
         """Call with the store of the node that a name lies on; rule (1)."""
         for i in range(_TRIES):
             try:
-                some = self._open(self._cluster.get_primaries()[0])
-                return call(self._open(self._cluster.get_node_from_key(name(some))))
-            except (StoreUnavailable, IndexError, *_ERRORS) as error:
-                if i + 1 < _TRIES:
-                    time.sleep(_PAUSE * 2**i)
-                    self._look_again()
-                elif isinstance(error, StoreUnavailable):
+                return call(self._owner(name))
+            except StoreUnavailable:
+                if i + 1 == _TRIES:
                     raise
-                else:
-                    raise StoreUnavailable(f"{self.url}: {error}") from error
+                time.sleep(_PAUSE * 2**i)
+                self._look_again()
         raise AssertionError("unreachable")
 
     def _look_again(self) -> None:
