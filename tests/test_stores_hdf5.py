@@ -26,6 +26,12 @@ def store(request, tmp_path):
         yield made
 
 
+@pytest.fixture(params=["isal.isal_zlib", "zlib"])
+def inflating(request, monkeypatch):
+    engine = pytest.importorskip(request.param)
+    monkeypatch.setattr("numpush.stores.hdf5_data._inflating", engine)
+
+
 def unpack_golden(name, folder):
     (folder / name).write_bytes(gzip.decompress((GOLDEN / f"{name}.gz").read_bytes()))
 
@@ -104,6 +110,7 @@ class TestOthersRead:
 
 
 class TestOthersWrote:
+    @pytest.mark.usefixtures("inflating")
     def test_every_kind_of_dataset_is_read(self, tmp_path):
         array = np.arange(N * 6.0).reshape(N, 6)
         made = {
@@ -275,6 +282,21 @@ class TestDamage:
                 capture_output=True, text=True, check=False, timeout=120,
             )  # fmt: skip
             assert done.stdout.strip() == "done", done.stderr[-2000:]
+
+    @pytest.mark.usefixtures("inflating")
+    def test_a_damaged_chunk_is_named(self, tmp_path):
+        path = tmp_path / "a.h5"
+        with stores.open(f"hdf5://{path}", compression="gzip", chunk=4096) as store:
+            store.put("a", np.arange(N * 10.0))
+            with h5py.File(path) as file:
+                chunk = file["a"].id.get_chunk_info(1)
+            whole = path.read_bytes()
+            for at in (0, chunk.size // 2, chunk.size - 1):  # its head, its data, its checksum
+                damaged = bytearray(whole)
+                damaged[chunk.byte_offset + at] ^= 0xFF
+                path.write_bytes(damaged)
+                with pytest.raises(stores.StoreDamaged, match=r"a chunk of '/?a'"):
+                    store.get("a")
 
     def test_a_file_cut_short_says_so(self, tmp_path):
         path = tmp_path / "a.h5"
