@@ -4,30 +4,19 @@ Clusters of two processes each, one after the other in turn. A transfer is timed
 the data, from its request on (Dask's own `get_data_from_worker`); every time of another frame, so nothing
 is there already. Where whole tasks are timed, the scheduler and the client are part of it, and all
 data is read.
-
-With --hosts 3 (as root), three times instead: between two hosts, which are namespaces joined by a veth,
-each with a /dev/shm of its own; and how much more memory than before the receiving host uses at its peak,
-where two workers read the frame, in sizes of the frame.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from distributed import Client, LocalCluster, wait
 
-import dask_hosts
 import numpush
 from harness import Race, arguments, finish
 from numpush.adapters import dask as adapter
@@ -157,98 +146,8 @@ def tasks(title: str, pairs: dict[str, Pair], kib: int, rounds: int, *, is_made:
     return race
 
 
-# -- two hosts
-
-
-def on_hosts(rounds: int, mib: int) -> list[dict[str, Any]]:
-    """Run `hosts_client` in the first of two hosts, without the adapter and with it, in turn."""
-    why = dask_hosts.why_no_hosts()
-    if why:
-        print(f"no hosts: {why}")
-        return []
-    found = []
-    for _ in range(rounds):
-        for name in (DASK, "numpush"):
-            with dask_hosts.two_hosts() as hosts:
-                address = dask_hosts.start_cluster(hosts, (1, 2), adapter=name != DASK)
-                command = [sys.executable, __file__, "--address", address, "--mib", str(mib)]
-                out = subprocess.run(
-                    hosts[0].command(*command), check=True, capture_output=True, text=True
-                )
-                found.append({"name": name, **json.loads(out.stdout.splitlines()[-1])})
-                print(found[-1], flush=True)
-    return found
-
-
-def watch(has_shm: bool, dask_worker: Any = None) -> None:
-    """Watch what this worker uses more than at first; *has_shm*: and its host's /dev/shm, warm memory too."""
-    import threading
-
-    base = getattr(dask_worker, "benchmark", {}).get("base", used(has_shm))
-    state = dask_worker.benchmark = {"peak": 0, "is_on": True, "base": base}
-
-    def look() -> None:
-        while state["is_on"]:
-            state["peak"] = max(state["peak"], used(has_shm) - base)
-            time.sleep(0.002)
-
-    threading.Thread(target=look, daemon=True).start()
-
-
-def stop(dask_worker: Any = None) -> int:
-    dask_worker.benchmark["is_on"] = False
-    return int(dask_worker.benchmark["peak"])
-
-
-def used(has_shm: bool) -> int:
-    import os
-
-    sizes = {}
-    with open("/proc/self/status") as file:
-        for line in file:
-            name, _, value = line.partition(":")
-            if name in ("VmRSS", "RssShmem"):
-                sizes[name] = int(value.split()[0]) << 10
-    room = os.statvfs("/dev/shm")
-    shm = (room.f_blocks - room.f_bfree) * room.f_frsize if has_shm else 0
-    return sizes["VmRSS"] - sizes["RssShmem"] + shm
-
-
-def hosts_client(address: str, mib: int) -> None:
-    """Move frames from the first host's worker to the two of the second; print what it took."""
-    with Client(address, timeout=60) as client:
-        client.wait_for_workers(3, timeout=60)
-        names = {w["name"]: a for a, w in client.scheduler_info()["workers"].items()}
-        pair = Pair(client, [names["a0"], names["b0"], names["b1"]])
-        pair.make(make_frame, 64)
-        pair.transfer()
-        for i in (1, 2):
-            client.run(watch, i == 1, workers=[pair.workers[i]])
-        client.run(stop, workers=pair.workers[1:])
-        seconds, peaks = [], []
-        for _ in range(3):
-            pair.make(make_frame, mib << 10)
-            seconds.append(round(pair.transfer(), 3))
-        for _ in range(2):
-            pair.make(make_frame, mib << 10)
-            for i in (1, 2):
-                client.run(watch, i == 1, workers=[pair.workers[i]])
-            for i in (1, 2):  # and both keep it
-                pair.submit(i, total, pair.frame).result()
-            peaks.append(
-                round(sum(client.run(stop, workers=pair.workers[1:]).values()) / (mib << 20), 2)
-            )
-        print(json.dumps({"seconds": seconds, "peak of two readers / size": peaks}))
-
-
 def main() -> None:
-    args = arguments(__doc__, mib=256, hosts=0, address="")
-    if args.address:
-        hosts_client(args.address, args.mib)
-        return
-    if args.hosts:
-        on_hosts(args.hosts, args.mib)
-        return
+    args = arguments(__doc__, mib=256)
     kib = args.mib << 10
     shape = f"{args.mib} MiB ({(args.mib << 20) // 8 // N_COLUMNS}, {N_COLUMNS}) float64"
     races = []

@@ -20,6 +20,7 @@ SCRIPTS = [
         "ingest",
         "ingest_zmq",
         "dask_adapter",
+        "dask_between_hosts",
         "ray_adapter",
         "stores_file",
         "stores_redis",
