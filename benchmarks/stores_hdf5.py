@@ -1,7 +1,7 @@
 """hdf5://: an array of float64 out of an HDF5 file into shared memory, and into the file, against h5py.
 
-h5py reads into memory that is there (read_direct), in one thread, as all of HDF5 works; numpush into the
-same memory (into=), and into a new segment. Chunks of 1 MiB.
+h5py reads into memory that is there (read_direct), or into new, private memory, in one thread, as all of HDF5
+works; numpush into the same memory (into=), and into a new segment. Chunks of 1 MiB.
 """
 
 from __future__ import annotations
@@ -66,6 +66,10 @@ def _races(
             file["a"].read_direct(target.view(np.ndarray))
         return check(target)
 
+    def read_private() -> Any:
+        with h5py.File(path) as file:
+            return check(file["a"][:])
+
     def read_whole() -> Any:
         with h5py.File(path) as file:
             return check(numpush.SArray(file["a"][:]))
@@ -74,6 +78,7 @@ def _races(
     read.add("numpush, get(into=)", lambda: check(store.get("a", into=target)))
     read.add("numpush, get(into=), threads=1", lambda: check(one.get("a", into=target)))
     read.add("numpush, get", lambda: check(store.get("a")), before=warm.drop_all)
+    read.add("h5py, dataset[:] (private)", read_private)
     read.add("h5py, SArray(dataset[:])", read_whole, before=warm.drop_all)
 
     def create() -> None:

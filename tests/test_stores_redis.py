@@ -114,13 +114,19 @@ class TestWriting:
         assert head[:8] == b"\x89NPR\1\0\0\0"
         n_record, chunk = (int.from_bytes(head[i : i + 4], "little") for i in (12, 16))
         generation, size = head[20:36].hex(), int.from_bytes(head[36:44], "little")
-        assert (len(head), chunk, size) == (48 + n_record, 4 << 20, BIG.nbytes)
+        assert (len(head), chunk, size) == (48 + n_record, (4 << 20) - 4096, BIG.nbytes)
         names = [f"numpush:part:{{a/b}}:{generation}:{n}" for n in range(7)]
         assert sorted(names) == [name.decode() for name in parts_of(client)]
         assert b"".join(client.mget(names)) == BIG.tobytes()
         assert all(client.ttl(name) == -1 for name in names)
         small = client.get("numpush:head:{s}")
         assert small[48 + int.from_bytes(small[12:16], "little") :] == np.arange(5).tobytes()
+
+    def test_the_server_has_hardly_more_memory_than_bytes(self, store, client):
+        before = client.info("memory")["used_memory"]
+        store.put("a", BIG)
+        used = client.info("memory")["used_memory"] - before
+        assert used < 1.1 * BIG.nbytes  # 1.2 with parts of just 4 MiB
 
     def test_a_put_leaves_nothing_of_what_was_there(self, store, client):
         for obj in (BIG, BIG[:1_000_000], np.arange(3), FRAME, BIG):
