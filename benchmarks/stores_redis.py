@@ -26,9 +26,9 @@ MIB = 1 << 20
 
 
 def main() -> None:
-    args = arguments(__doc__, mib=256, chunk_mib=4, memory_of="", socket="")
+    args = arguments(__doc__, mib=256, chunk=(4 << 20) - 64, memory_of="", socket="")
     if args.memory_of:
-        print(peak_of(args.memory_of, args.socket, args.mib))
+        print(peak_of(args.memory_of, args.socket, args.mib, args.chunk))
         return
     with tempfile.TemporaryDirectory() as folder:
         socket = f"{folder}/socket"
@@ -40,7 +40,7 @@ def main() -> None:
             until = time.monotonic() + 10
             while not os.path.exists(socket) and time.monotonic() < until:
                 time.sleep(0.01)
-            races = race(socket, args.mib, args.chunk_mib, args.rounds)
+            races = race(socket, args.mib, args.chunk, args.rounds)
             finish(races, args.json)
             print("**Memory beyond the segment, at its highest**\n")
             for name in contestants(socket, 1, 4, None):
@@ -54,9 +54,9 @@ def main() -> None:
             server.wait()
 
 
-def contestants(socket: str, n_mib: int, chunk_mib: int, into: Any) -> dict[str, Callable[[], Any]]:
+def contestants(socket: str, n_mib: int, chunk: int, into: Any) -> dict[str, Callable[[], Any]]:
     """Return what is run, by name; *into* is an array of *n_mib* MiB, or None for the names alone."""
-    store = stores.open(f"redis+unix://{socket}", chunk=chunk_mib * MIB)
+    store = stores.open(f"redis+unix://{socket}", chunk=chunk)
     client = redis.Redis(unix_socket_path=socket)
     n = (n_mib * MIB) // 8
 
@@ -80,12 +80,14 @@ def contestants(socket: str, n_mib: int, chunk_mib: int, into: Any) -> dict[str,
     }
 
 
-def race(socket: str, n_mib: int, chunk_mib: int, rounds: int) -> list[Race]:
+def race(socket: str, n_mib: int, chunk: int, rounds: int) -> list[Race]:
     data = SArray(np.arange((n_mib * MIB) // 8, dtype=float))
-    runs = contestants(socket, n_mib, chunk_mib, data)
+    runs = contestants(socket, n_mib, chunk, data)
     runs["put"](), runs["redis-py set"]()
     parser = "hiredis" if installed("hiredis") else "its own parser"
-    what = f"{n_mib} MiB float64, Unix socket, parts of {chunk_mib} MiB, redis-py with {parser}"
+    what = (
+        f"{n_mib} MiB float64, Unix socket, parts of {chunk / MIB:.3g} MiB, redis-py with {parser}"
+    )
     found = []
     for title, names in {
         "get into fresh memory": ["get, fresh", "redis-py get and SArray(..), fresh"],
@@ -101,10 +103,10 @@ def race(socket: str, n_mib: int, chunk_mib: int, rounds: int) -> list[Race]:
     return found
 
 
-def peak_of(name: str, socket: str, n_mib: int) -> int:
+def peak_of(name: str, socket: str, n_mib: int, chunk: int) -> int:
     """Return the bytes that a contestant takes at its highest, without the segment that it fills."""
     data = SArray(np.arange((n_mib * MIB) // 8, dtype=float))
-    runs = contestants(socket, n_mib, 4, data)
+    runs = contestants(socket, n_mib, chunk, data)
     stores.open(f"redis+unix://{socket}").get(
         "a", rows=slice(0, 9)
     )  # what is imported at first use

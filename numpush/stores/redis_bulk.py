@@ -9,7 +9,7 @@ they are to lie, several requests under way.
 (3) After any error in the middle of a reply, or with replies still due, the connection is dropped.
 (4) What was moved before a connection was lost is not moved again by a retry: parts never change.
 
-One of 4 MiB is as fast as it gets; from 16 MiB on it is half as fast, for the server.
+A part of 4 MiB is as fast as it gets; from 16 MiB on it is half as fast, for the server.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DEPTH = 2  #: requests under way, of large parts
 _MOST = 128  #: and of small ones
 _WINDOW = 1 << 20  #: bytes that are under way at least, if there are so many to ask for
 _LINE = 4096  #: the longest of a reply's first line
-_SLICE = 256 << 10  #: sent at one time: redis-py's socket_timeout is for each of them
+_SLICE = 1 << 20  #: sent at one time: redis-py's socket_timeout is for each of them
 _GATHER = 1 << 20
 
 #: What a reply that is an error begins with -> the error. Connections retry the first.

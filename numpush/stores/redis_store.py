@@ -40,7 +40,7 @@ __all__ = ["RedisStore"]
 
 _MAX_CHUNK = 64 << 20
 #: Just below 4 MiB: with the head of a string, that would take 5 of the allocator's (jemalloc's) memory.
-_CHUNK = (4 << 20) - 4096
+_CHUNK = (4 << 20) - 64
 _INLINE = 32 << 10  #: bytes of a body that goes into the head
 _EVENTS = 10_000  #: that are kept, about
 _GRACE = 60  #: seconds that parts outlive a head that expires, for who has begun to read them
