@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -25,40 +26,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from distributed import Client, wait
 
 import dask_hosts
+from dask_adapter import DASK, N_COLUMNS, Elapsed, fetch, make_frame, total
 from harness import Race, arguments, finish
 from numpush import ingest
 
-# Cloudpickle takes by value what is in __main__; what is imported from a benchmark, workers would not find.
-DASK, ADAPTER, WIRE = "Dask", "numpush, Dask's connection into a segment", "numpush's wire"
-N_COLUMNS = 8
+os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # workers find dask_adapter
+ADAPTER, WIRE = "numpush, Dask's connection into a segment", "numpush's wire"
 KEY = "a key of this benchmark"
 PORT = 8700
 
 
 # -- what workers do
-
-
-def make_frame(mib: int) -> Any:
-    import numpy as np
-    import pandas as pd
-
-    n = (mib << 20) // 8 // N_COLUMNS
-    return pd.DataFrame(np.arange(n * N_COLUMNS, dtype=float).reshape(N_COLUMNS, n).T)
-
-
-def total(frame: Any) -> float:
-    return float(frame.to_numpy().sum())
-
-
-async def fetch(key: str, address: str, dask_worker: Any = None) -> float:
-    """Get a key from another worker, as Dask does; return how long it took."""
-    from distributed.worker import get_data_from_worker
-
-    start = time.perf_counter()
-    response = await get_data_from_worker(dask_worker.rpc, [key], address)
-    elapsed = time.perf_counter() - start
-    assert response["data"][key].iloc[-1, -1] > 0
-    return elapsed
 
 
 def watch(has_shm: bool, dask_worker: Any = None) -> None:
@@ -107,13 +85,13 @@ def serve(address: str, mib: int) -> None:
             return client.submit(function, *args, workers=workers[name], pure=False)
 
         def transfer(mib: int) -> float:
-            frame = submit("a0", make_frame, mib)
+            frame = submit("a0", make_frame, mib << 10)
             wait(frame)
             found = client.run(fetch, frame.key, workers["a0"], workers=[workers["b0"]])
             return float(found[workers["b0"]])
 
         def peak(readers: list[str]) -> float:
-            frame = submit("a0", make_frame, mib)
+            frame = submit("a0", make_frame, mib << 10)
             wait(frame)
             for name in ("b0", "b1"):
                 client.run(watch, name == "b0", workers=[workers[name]])
@@ -137,11 +115,11 @@ def serve(address: str, mib: int) -> None:
 def send(address: str, mib: int) -> None:
     """Send frames by numpush's wire to `receive`."""
     with ingest.connect(f"tcp://{address}:{PORT}", key=KEY, timeout=60) as link:
-        link.send(make_frame(1))
+        link.send(make_frame(1 << 10))
         link.flush(timeout=60)
         print(json.dumps("ready"), flush=True)
         for _ in sys.stdin:
-            frame = make_frame(mib)
+            frame = make_frame(mib << 10)
             start = time.perf_counter()
             link.send(frame)
             link.flush(timeout=60)
@@ -203,19 +181,6 @@ def remotes(mib: int) -> Iterator[dict[str, Remote]]:
         made[WIRE] = Remote(hosts[0], "--send", there, "--mib", str(mib))
         stack.callback(made[WIRE].close)
         yield made
-
-
-class Elapsed:
-    """A clock that stands at what the others have measured."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-    def add(self, seconds: float) -> None:
-        self.seconds += seconds
 
 
 def main() -> None:
