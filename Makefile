@@ -41,7 +41,7 @@ test-tipc: $(VENV)/.installed-test ## the tests of TIPC, in a kernel that has it
 test-moosefs: $(VENV)/.installed-test ## the tests of stores on a MooseFS of their own (root and Debian's packages)
 	tests/moosefs/cell.sh $(BIN)/pytest $(PYTEST_ARGS) tests/test_stores.py tests/moosefs -k moosefs
 
-FRAME_TESTS ?= $(wildcard tests/test_layout_*.py tests/test_sdataframe*.py tests/test_sseries.py tests/test_generations.py \
+FRAME_TESTS ?= $(wildcard tests/test_layout_*.py tests/test_sdataframe*.py tests/test_sseries.py tests/test_generations*.py \
     tests/test_frame_keeper.py tests/test_parallel.py tests/test_filling*.py)
 
 test-pandas22: ## our own tests of frames with pandas 2.2, in .venv-pandas22

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from loky.backend import resource_tracker as loky_tracker
 
+import commands
 import pool_tasks
 import processes
 from numpush import Pool, SArray
@@ -119,6 +120,15 @@ def start_method(request: pytest.FixtureRequest) -> str:
 def ctx(start_method: str) -> multiprocessing.context.BaseContext:
     """The multiprocessing context of each start method."""
     return multiprocessing.get_context(start_method)
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    """A namespace of its own, of which a sweep leaves nothing at the end."""
+    name = processes.new_namespace()
+    yield name
+    commands.run("gc", namespace=name)
+    assert processes.files_of(name) == set()
 
 
 @pytest.fixture(scope="module")

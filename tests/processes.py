@@ -187,6 +187,13 @@ def run_script(
     )
 
 
+def sweep(namespace: str) -> None:
+    """Take away what the dead of another namespace left, with the grace period passed."""
+    code = "import sys, numpush.shm\nsys.modules['numpush.shm.sweep'].GRACE = 0\nnumpush.gc()"
+    done = run_script(code, namespace=namespace)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def run_interrupted(script: str) -> tuple[str, str, int]:
     """Run a script, and interrupt it and its children once one says "at work", as a terminal does.
 

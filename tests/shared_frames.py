@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pandas as pd
+
+from numpush import SDataFrame
+from numpush.shm import naming
 
 PANDAS_3 = int(pd.__version__.split(".")[0]) >= 3
 LIMIT = 60.0  #: seconds that anything here may take on a busy machine
@@ -38,3 +43,21 @@ def numeric(n: int = 33) -> pd.DataFrame:
         {"a": np.arange(float(n)), "b": np.arange(n) * 0.5, "i": np.arange(n)},
         index=pd.RangeIndex(10, 10 + n),
     )
+
+
+def mixed(n: int = 1000) -> pd.DataFrame:
+    """Build a frame with columns that are written in place, and some that are replaced."""
+    return pd.DataFrame(
+        {
+            "a": np.arange(n, dtype="f8"),
+            "b": np.arange(n, dtype="f8") * 2,
+            "i": np.arange(n),
+            "s": pd.array([f"text {i}" for i in range(n)], dtype="str"),
+            "k": pd.Categorical(["x", "y"] * (n // 2)),
+        }
+    )
+
+
+def file_size(sdf: SDataFrame) -> int:
+    """Return the size of the file of the frame's segment."""
+    return os.stat(naming.path(naming.segment_file(sdf.name))).st_size

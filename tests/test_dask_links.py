@@ -237,7 +237,8 @@ def test_a_peer_with_another_shared_memory_gets_bytes():
     """Of another namespace: it cannot find our node, as on another host."""
     done = processes.run_script(
         """
-import asyncio, os, sys
+import asyncio
+from unittest import mock
 import numpy as np
 from distributed.comm import connect, listen
 from distributed.protocol import to_serialize
@@ -253,7 +254,6 @@ async def on_connection(comm):
     await comm.close()
 
 async def main():
-    dask_links.naming.NODE = "nptest-none.node."
     async with listen("tcp://127.0.0.1:0", on_connection) as listener:
         comm = await connect(listener.contact_address)
         assert comm.remote_info["numpush"]["node"] == mine
@@ -262,7 +262,8 @@ async def main():
         print(await comm.read())
         await comm.close()
 
-asyncio.run(main())
+with mock.patch.object(dask_links.naming, "NODE", "nptest-none.node."):
+    asyncio.run(main())
 """
     )
     assert (done.stdout, done.stderr) == ("333333.0\n", "")

@@ -1,11 +1,10 @@
-"""Replacing the structure of a shared frame: generations, in other processes and when things go wrong."""
+"""Replacing the structure of a shared frame: generations, in other processes, and what they cost."""
 
 from __future__ import annotations
 
 import gc
 import os
 import pickle
-import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.reduction import ForkingPickler
@@ -16,39 +15,15 @@ import pytest
 
 import numpush
 import processes
-from numpush import SArray, SDataFrame, SegmentFull, SegmentNotFound, SharedStructureError
-from numpush.ffi import step
-from numpush.layout import pack
-from numpush.shm import life, naming, space
-from numpush.shm.errors import SegmentDamaged
-from numpush.shm.extents import read_description, read_place
+from numpush import SArray, SDataFrame, SegmentNotFound, SharedStructureError
+from numpush.shm import life, naming
+from shared_frames import equal, file_size, mixed
 
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
-equal = pd.testing.assert_frame_equal
 N = 1000
 PANDAS_2_COPIES = pytest.mark.skipif(
     int(pd.__version__.split(".")[0]) < 3, reason="pandas 2 copies several columns"
 )
-
-
-def frame(n: int = N) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "a": np.arange(n, dtype="f8"),
-            "b": np.arange(n, dtype="f8") * 2,
-            "i": np.arange(n),
-            "s": pd.array([f"text {i}" for i in range(n)], dtype="str"),
-            "k": pd.Categorical(["x", "y"] * (n // 2)),
-        }
-    )
-
-
-def file_size(sdf: SDataFrame) -> int:
-    return os.stat(naming.path(naming.segment_file(sdf.name))).st_size
-
-
-def generation(sdf: SDataFrame) -> int:
-    return sdf._window.store.generation
 
 
 # -- other processes
@@ -62,12 +37,12 @@ def add_columns(sdf: SDataFrame, who: int, n: int) -> int:
 
 
 def test_nothing_is_lost_when_processes_change_the_structure_at_once(ctx):
-    sdf = SDataFrame(frame())
+    sdf = SDataFrame(mixed())
     with ctx.Pool(3) as pool:
         pool.starmap(add_columns, [(sdf, who, 5) for who in range(4)], chunksize=1)
         pool.close()
         pool.join()
-    plain = frame()
+    plain = mixed()
     assert set(sdf.columns) == {*plain.columns, *(f"{w}-{i}" for w in range(4) for i in range(5))}
     for who in range(4):
         plain.loc[who, "s"] = f"{who} wrote 4"
@@ -77,7 +52,7 @@ def test_nothing_is_lost_when_processes_change_the_structure_at_once(ctx):
 
 
 def test_nor_through_an_executor():
-    sdf = SDataFrame(frame())
+    sdf = SDataFrame(mixed())
     with ProcessPoolExecutor(3) as pool:
         list(pool.map(add_columns, [sdf] * 3, range(3), [3] * 3))
     assert len(sdf.columns) == 5 + 9
@@ -89,16 +64,16 @@ def rows_of(sdf: SDataFrame) -> tuple[list[object], float]:
 
 
 def test_every_frame_on_all_rows_follows_and_a_part_stays(ctx):
-    sdf = SDataFrame(frame())
+    sdf = SDataFrame(mixed())
     again, part = numpush.attach(sdf.name), sdf.partitions(4)[1]
     sdf["new"] = 1
     del sdf["b"]
     assert list(again.columns) == ["a", "i", "s", "k", "new"]
-    equal(part.to_pandas(), frame().iloc[250:500])
+    equal(part.to_pandas(), mixed().iloc[250:500])
     with ctx.Pool(1) as pool:
         columns, total = pool.apply(rows_of, (part,))
-        assert (columns, total) == (list(frame().columns), 7.0 * 250)
-        assert sdf["a"].sum() == part["a"].sum() + frame()["a"].drop(range(250, 500)).sum()
+        assert (columns, total) == (list(mixed().columns), 7.0 * 250)
+        assert sdf["a"].sum() == part["a"].sum() + mixed()["a"].drop(range(250, 500)).sum()
         columns, total = pool.apply(rows_of, (sdf.partitions(2)[0],))
         assert (columns, total) == (["a", "i", "s", "k", "new"], 7.0 * 500)
         columns, _ = pool.apply(rows_of, (sdf,))
@@ -114,7 +89,7 @@ def triple(column: SArray) -> int:
 
 
 def test_a_column_of_a_later_generation_travels_as_a_handle(ctx):
-    sdf = SDataFrame(frame())
+    sdf = SDataFrame(mixed())
     sdf["new"] = np.arange(N, dtype="f8")
     column = sdf.column("new")
     assert len(pickle.dumps(column.handle)) < 400
@@ -136,7 +111,7 @@ def test_a_column_of_a_later_generation_travels_as_a_handle(ctx):
 
 
 def test_a_fork_in_between():
-    sdf = SDataFrame(frame())
+    sdf = SDataFrame(mixed())
     sdf["new"] = 1.5
 
     def in_child() -> None:
@@ -145,12 +120,12 @@ def test_a_fork_in_between():
         sdf.drop(columns="new", inplace=True)
 
     processes.run_forked(in_child)
-    assert list(sdf.columns) == [*frame().columns, "child"]
+    assert list(sdf.columns) == [*mixed().columns, "child"]
     assert (sdf["child"] == 2.5).all()
 
 
 def test_threads_change_the_structure_at_once():
-    sdf = SDataFrame(frame())
+    sdf = SDataFrame(mixed())
 
     def add(who: int) -> None:
         for i in range(5):
@@ -168,9 +143,9 @@ def test_threads_change_the_structure_at_once():
 
 
 def test_a_column_that_was_read_before_is_read_anew():
-    sdf = SDataFrame(frame())
+    sdf = SDataFrame(mixed())
     other = numpush.attach(sdf.name)
-    assert other["a"].sum() == sdf["a"].sum() == frame()["a"].sum()
+    assert other["a"].sum() == sdf["a"].sum() == mixed()["a"].sum()
     sdf["a"] = "text"
     assert other["a"].tolist() == sdf["a"].tolist() == ["text"] * N
 
@@ -193,13 +168,13 @@ def test_what_did_not_change_is_not_copied():
 
 
 def test_two_columns_never_get_the_same_memory():
-    sdf = SDataFrame(frame())
+    sdf = SDataFrame(mixed())
     sdf["c"] = sdf["a"]
     sdf["d"] = sdf["a"]
     sdf[["e", "f"]] = sdf[["a", "b"]]
     sdf.loc[:, "c"] = 1.0
     sdf.loc[:, "e"] = 2.0
-    wanted = frame()
+    wanted = mixed()
     wanted["c"], wanted["d"], wanted["e"], wanted["f"] = 1.0, wanted["a"], 2.0, wanted["b"]
     equal(sdf.to_pandas(), wanted)
 
@@ -236,7 +211,7 @@ def test_compact_gives_back_what_nobody_can_use():
     ids=["column", "SArray", "part", "values", "array"],
 )
 def test_compact_waits_for_what_was_derived(hold):
-    sdf = SDataFrame(frame())
+    sdf = SDataFrame(mixed())
     held = hold(sdf)
     before = np.array(held, dtype=object).tolist()
     sdf["new"] = 1
@@ -245,7 +220,7 @@ def test_compact_waits_for_what_was_derived(hold):
     del held
     gc.collect()
     assert sdf.compact() > 0
-    equal(sdf.to_pandas(), frame().assign(new=1))
+    equal(sdf.to_pandas(), mixed().assign(new=1))
 
 
 def wait_for_word(pipe, sdf) -> None:
@@ -255,7 +230,7 @@ def wait_for_word(pipe, sdf) -> None:
 
 
 def test_compact_waits_for_other_processes_and_handles(ctx):
-    sdf = SDataFrame(frame())
+    sdf = SDataFrame(mixed())
     sdf["new"] = 1
     ours, theirs = ctx.Pipe()
     other = ctx.Process(target=wait_for_word, args=(theirs, sdf))
@@ -264,7 +239,7 @@ def test_compact_waits_for_other_processes_and_handles(ctx):
     assert ours.recv() == N
     assert sdf.compact() == 0
     ours.send("go")
-    assert ours.recv() == frame()["a"].sum()
+    assert ours.recv() == mixed()["a"].sum()
     other.join()
     ours.close()
     other.close()
@@ -272,14 +247,14 @@ def test_compact_waits_for_other_processes_and_handles(ctx):
     gc.collect()
     assert sdf.compact() == 0
     arrived = pickle.loads(message)
-    equal(arrived.to_pandas(), frame().assign(new=1).iloc[500:])
+    equal(arrived.to_pandas(), mixed().assign(new=1).iloc[500:])
     del arrived
     gc.collect()
     assert sdf.compact() > 0
 
 
 def test_a_handle_to_what_compact_took_away_is_void():
-    sdf = SDataFrame(frame())
+    sdf = SDataFrame(mixed())
     part, column = sdf.partitions(2)[0].handle, sdf.column("a").handle
     sdf["new"] = np.arange(N)
     later, new = sdf.partitions(2)[0].handle, sdf.column("new").handle
@@ -288,20 +263,20 @@ def test_a_handle_to_what_compact_took_away_is_void():
     for handle in (part, column, later, new):
         with pytest.raises(SegmentNotFound, match="compact"):
             numpush.attach(handle)
-    equal(numpush.attach(sdf.handle).to_pandas(), frame().assign(new=np.arange(N)))
+    equal(numpush.attach(sdf.handle).to_pandas(), mixed().assign(new=np.arange(N)))
 
 
 def test_only_a_whole_frame_is_compacted():
-    sdf = SDataFrame(frame())
+    sdf = SDataFrame(mixed())
     with pytest.raises(SharedStructureError):
         sdf.partitions(2)[0].compact()
 
 
-# -- modes
+# -- modes, attributes and what is shown
 
 
 def test_a_read_only_frame_follows_and_refuses():
-    sdf = SDataFrame(frame())
+    sdf = SDataFrame(mixed())
     ro, cow = numpush.attach(sdf.name, "ro"), numpush.attach(sdf.name, "cow")
     cow["a"] = 5.0
     sdf["new"] = 1
@@ -312,11 +287,11 @@ def test_a_read_only_frame_follows_and_refuses():
     assert (cow["a"] == 5.0).all()
     with pytest.raises(SharedStructureError):
         cow["more"] = 1
-    equal(sdf.to_pandas(), frame().assign(new=1))
+    equal(sdf.to_pandas(), mixed().assign(new=1))
 
 
 def test_attrs_are_seen_by_all():
-    sdf = SDataFrame(frame())
+    sdf = SDataFrame(mixed())
     again = numpush.attach(sdf.name)
     again.attrs["unit"] = "m"
     again.attrs.update(scale=2)
@@ -330,166 +305,8 @@ def test_attrs_are_seen_by_all():
     assert not again.attrs
 
 
-# -- when things go wrong
-
-
-def test_no_room_changes_nothing(monkeypatch):
-    sdf = SDataFrame(frame())
-    sdf["new"] = 1
-    wanted, size = sdf.to_pandas(), file_size(sdf)
-    monkeypatch.setattr(space, "room", lambda wanted=0: space.Room(0, 64 << 20, naming.DIR))
-    with pytest.raises(SegmentFull, match="wanted"):
-        sdf["more"] = np.zeros(N)
-    with pytest.raises(SegmentFull):
-        sdf.sort_values("a", ascending=False, inplace=True)
-    equal(sdf.to_pandas(), wanted)
-    assert file_size(sdf) == size
-    monkeypatch.undo()
-    sdf["more"] = np.zeros(N)
-    equal(sdf.to_pandas(), wanted.assign(more=0.0))
-
-
-def test_an_exception_or_an_interrupt_changes_nothing():
-    sdf = SDataFrame(frame())
-
-    def interrupt(key: object) -> object:
-        raise KeyboardInterrupt
-
-    for error, operate in (
-        (KeyError, lambda: sdf.drop(columns="none", inplace=True)),
-        (KeyError, lambda: sdf.pop("none")),
-        (ValueError, lambda: sdf.insert(0, "a", 1)),
-        (KeyboardInterrupt, lambda: sdf.sort_values("a", key=interrupt, inplace=True)),
-        (TypeError, lambda: sdf.__setitem__("o", [object() for _ in range(N)] + [lambda: 0])),
-    ):
-        with pytest.raises((error, ValueError)):
-            operate()
-    assert generation(sdf) == 0
-    sdf["new"] = 1
-    equal(sdf.to_pandas(), frame().assign(new=1))
-
-
-@pytest.mark.crash
-@pytest.mark.parametrize(
-    "operate",
-    [
-        lambda d: d.__setitem__("new", 1.5),
-        lambda d: d.__delitem__("b"),
-        lambda d: d.loc.__setitem__((0, "s"), "other"),
-        lambda d: d.compact(),
-    ],
-    ids=["new", "del", "string", "compact"],
-)
-def test_killed_at_every_step(operate):
-    """The frame is as before, or as after; it can be changed on, and the lock is free."""
-    plain = frame()
-    sdf = SDataFrame(plain)
-    sdf["n"] = 1
-    plain["n"] = 1
-    after = plain.copy()
-    if operate.__code__.co_names != ("compact",):
-        operate(after)
-    handle, n, n_before = sdf.handle, 0, 0
-    while True:
-        n += 1
-
-        def in_child(handle: object = handle, n: int = n) -> None:
-            mine = numpush.attach(handle)
-            step.arm(n)
-            operate(mine)
-            step.arm(0)
-
-        pid = os.fork()
-        if not pid:
-            try:
-                in_child()
-            finally:
-                os._exit(0)
-        code = processes.wait(pid)
-        found = numpush.attach(sdf.name, "ro").to_pandas()
-        is_before = found.shape == plain.shape and found.equals(plain)
-        assert is_before or found.equals(after), n
-        n_before += is_before
-        if not is_before and code == 0:
-            break
-        if not is_before:
-            sdf = SDataFrame(plain)
-            handle = sdf.handle
-        elif code == 0:
-            break
-        sdf["other"] = 1
-        del sdf["other"]
-        assert code == -signal.SIGKILL
-        numpush.gc()
-    assert n_before > 3
-
-
-def test_killed_while_it_holds_the_structure():
-    """Who comes next takes over."""
-    sdf = SDataFrame(frame())
-
-    def in_child() -> None:
-        def die(_: object) -> object:
-            os.kill(os.getpid(), signal.SIGKILL)
-            raise AssertionError
-
-        sdf.sort_values("a", key=die, inplace=True)
-
-    pid = os.fork()
-    if not pid:
-        in_child()
-        os._exit(1)
-    assert processes.wait(pid) == -signal.SIGKILL
-    sdf["new"] = 1
-    equal(sdf.to_pandas(), frame().assign(new=1))
-    numpush.gc()
-
-
-def test_a_damaged_description_is_refused():
-    sdf = SDataFrame(frame())
-    sdf["new"] = 1
-    segment = sdf._window.store.segment
-    schema = sdf._window.store
-    size = file_size(sdf) - segment.data_offset
-    good = pack({"schema": {}, "blocks": []})
-    for offset, n in ((0, 10), (size, 10), (size - 5, 10), (1 << 62, 1 << 62), (1 << 63, 8)):
-        with pytest.raises((SegmentDamaged, OverflowError)):
-            read_description(segment, offset, n)
-    for extents, block in (
-        ([[0, 4096]], [0, 8]),
-        ([[size, 4096]], [size, 8]),
-        ([[1 << 40, 4096]], [1 << 40, 8]),
-        ([[4097, 4096]], [4097, 8]),
-        ([["x", 1]], [0, 8]),
-        ([[4096, -1]], [0, 8]),
-        ([[4096]], [0, 8]),
-        ([], [-8, 8]),
-        ([], [0, 1 << 62]),
-    ):
-        broken = pack({"schema": {}, "blocks": [block], "extents": extents})
-        with_one = SDataFrame(frame())
-        with_one["new"] = 1
-        place = write_description(with_one, broken)
-        handle = with_one.partitions(2)[0].handle
-        forged = type(handle)(handle.name, handle.identity, "rw", 0, 5, 99, place)
-        with pytest.raises(SegmentDamaged):
-            numpush.attach(forged)
-    assert good
-    assert schema.generation == 1
-
-
-def write_description(sdf: SDataFrame, data: bytes) -> tuple[int, int]:
-    """Write *data* where the description of its generation lies."""
-    _, (offset, n) = read_place(sdf._window.store.segment)
-    assert len(data) <= n
-    segment = sdf._window.store.segment
-    with segment.opened() as fd:
-        os.pwrite(fd, data, segment.data_offset + offset)
-    return offset, len(data)
-
-
 def test_ls_shows_the_latest_generation():
-    sdf = SDataFrame(frame())
+    sdf = SDataFrame(mixed())
     before = next(info for info in numpush.segments() if info.name == sdf.name)
     sdf["new"] = np.zeros(N)
     after = next(info for info in numpush.segments() if info.name == sdf.name)

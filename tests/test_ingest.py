@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
-import signal
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,11 +13,8 @@ import pytest
 
 import numpush.ffi.stream
 import processes
-from ingest_links import LIMIT, TIPC_TRANSPORTS, TRANSPORTS, contexts, link, threads, url_of
+from ingest_links import LIMIT, TRANSPORTS, link, threads, url_of
 from numpush import SArray, SDataFrame, SSeries, WaitTimeout, ingest
-from numpush.ingest.url import parse
-
-HAS_TIPC = "TIPC " in Path("/proc/net/protocols").read_text()
 
 ARRAYS = {
     "small": np.arange(3333, dtype="i4"),
@@ -374,82 +368,6 @@ class TestLinks:
             return got
 
         assert asyncio.run(both()) == list(range(20))
-
-
-class TestOptions:
-    @pytest.mark.parametrize(
-        ("url", "message"),
-        [
-            ("127.0.0.1:9000", "wanted one of"),
-            ("http://x:1", "wanted one of"),
-            ("tcp://127.0.0.1", "HOST:PORT"),
-            ("tcp://127.0.0.1:x", "Port"),
-            ("tcp://127.0.0.1:99999", "Port"),
-            ("tcp://127.0.0.1:1/path", "HOST:PORT"),
-            ("tcp://127.0.0.1:1?type=pull", "no options"),
-            ("unix://relative", "unix:///PATH"),
-            ("unix:///" + "x" * 120, "107 bytes"),
-            ("tipc+dgram://1000:1", "wanted one of"),
-            ("tipc://1000", "TYPE:INSTANCE"),
-            ("tipc+rdm://1000:-1", "TYPE:INSTANCE"),
-            ("tipc://63:1", "at least 64"),
-            ("tipc+seqpacket://0x100000000:1", "32 bits"),
-            ("tipc://1000:0x100000000", "32 bits"),
-        ],
-    )
-    def test_a_wrong_url_says_what_is_wrong(self, url, message):
-        for use in (ingest.listen, ingest.connect):
-            with pytest.raises(ValueError, match=message):
-                use(url)
-
-    def test_tipc_addresses_are_decimal_or_not(self):
-        for scheme in TIPC_TRANSPORTS:
-            assert str(parse(f"{scheme}://0x3E8:0xffffffff")) == f"{scheme}://1000:4294967295"
-
-    @pytest.mark.skipif(HAS_TIPC, reason="this kernel has TIPC")
-    def test_a_kernel_without_tipc_says_so(self):
-        for use in (ingest.listen, ingest.connect):
-            with pytest.raises(OSError, match="modprobe tipc"):
-                use("tipc://1000:1")
-
-    def test_wrong_options_say_what_is_wrong(self):
-        url = "tcp://127.0.0.1:0"
-        for options, message in (
-            ({"io": "mmap"}, "io 'mmap'"),
-            ({"compress": "gzip"}, "compress 'gzip'"),
-            ({"timeout": 0}, "timeout"),
-            ({"max_bytes": -1}, "max_bytes"),
-            ({"key": b"short"}, "16 bytes"),
-            ({"ssl": contexts()[0]}, "tls"),
-        ):
-            with pytest.raises(ValueError, match=message):
-                ingest.listen(url, **options)
-        with pytest.raises(TypeError, match="key"):
-            ingest.listen(url, key=5)
-
-    def test_an_address_in_use(self, tmp_path):
-        for transport in ("tcp", "unix"):
-            with (
-                ingest.listen(url_of(transport, tmp_path)) as listener,
-                pytest.raises(OSError, match="cannot listen at"),
-            ):
-                ingest.listen(listener.url)
-
-    def test_the_socket_of_a_killed_listener_is_taken_over(self, tmp_path):
-        url = url_of("unix", tmp_path)
-        pid = processes.fork(lambda: (ingest.listen(url), time.sleep(LIMIT)))
-        processes.eventually((tmp_path / "link.sock").exists)
-        os.kill(pid, signal.SIGKILL)
-        assert processes.wait(pid) == -signal.SIGKILL
-        with ingest.listen(url), ingest.connect(url):
-            pass
-        assert not (tmp_path / "link.sock").exists()
-
-    def test_nobody_there(self):
-        with ingest.listen("tcp://127.0.0.1:0") as listener:
-            url = listener.url
-        with pytest.raises(ingest.PeerGone, match="nobody answers"):
-            ingest.connect(url, timeout=0.1)
 
 
 FORK_WHILE_A_THREAD_IMPORTS_BLOSC2 = """

@@ -1,7 +1,9 @@
-"""redis://: parts and heads, time to live, damage; servers that die, fill up, evict and lie; watching."""
+"""redis://: parts and heads, time to live, damage; watching."""
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 
 import numpy as np
@@ -284,3 +286,62 @@ class TestDamage:
             repair()
             assert all(0 < client.ttl(part) <= 3600 for part in lost)
         assert store.keys() == []
+
+
+class TestWatching:
+    def test_it_gives_what_is_put_and_deleted_from_now_on(self, store):
+        store.put("before", np.arange(3))
+        everything, some = store.watch(timeout=0.5), store.watch("a/", timeout=0.5)
+        for key in ("a/x", "b", "a/y"):
+            store.put(key, np.arange(3))
+        store.delete("a/x")
+        assert list(everything) == ["a/x", "b", "a/y", "a/x"]
+        assert list(some) == ["a/x", "a/y", "a/x"]
+        assert list(store.watch(timeout=0)) == []
+
+    def test_it_gives_what_others_put_as_it_happens(self, server, store):
+        found = []
+        news = store.watch()
+        thread = threading.Thread(target=lambda: found.extend(next(news) for _ in range(20)))
+        thread.start()
+        with stores.open(server.url) as other:
+            for i in range(20):
+                other.put(f"k{i}", BIG if i == 7 else np.arange(i))
+        thread.join(processes.LIMIT)
+        assert found == [f"k{i}" for i in range(20)]
+
+    def test_nothing_is_lost_while_the_connection_is(self, server, client, store):
+        news = store.watch(timeout=2.0)
+        found = []
+        for i in range(10):
+            client.client_kill_filter(_type="normal", skipme=True)
+            with stores.open(server.url) as other:
+                other.put(f"k{i}", np.arange(i))
+            found.append(next(news))
+        assert found == [f"k{i}" for i in range(10)]
+
+    def test_it_ends_with_the_store(self, store):
+        news = store.watch()
+        store.put("k", np.arange(3))
+        assert next(news) == "k"
+        store.close()
+        with pytest.raises(stores.StoreClosed):
+            next(news)
+
+    def test_ctrl_c_ends_it(self, server, client, store):
+        pid = processes.fork(watch_until_interrupted, server.url)
+        processes.eventually(lambda: "ready" in store)
+        os.kill(pid, signal.SIGINT)
+        assert processes.wait(pid) == 0
+
+
+def watch_until_interrupted(url):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with stores.open(url) as store:
+        try:
+            store.put("ready", np.arange(3))
+            for _ in store.watch():
+                pass
+        except KeyboardInterrupt:
+            return
+    raise AssertionError("it ended by itself")

@@ -76,12 +76,15 @@ class TestEnd:
     @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
     def test_members_end_when_their_parent_is_killed(self, method, tmp_path):
         """At work in a kernel, in a function and idle."""
+        namespace = processes.new_namespace()
         for what in ("idle", "function", "kernel"):
-            done = run_file(tmp_path, KILLED, method, what)
+            done = run_file(tmp_path, KILLED, method, what, namespace=namespace)
             assert done.returncode == -signal.SIGKILL, done.stderr
             pids = [int(pid) for pid in done.stdout.split()]
             assert len(pids) == 2
             processes.eventually(lambda pids=pids: not any(map(is_running, pids)))
+        processes.sweep(namespace)  # what was under way to a member holds for the grace period
+        assert processes.files_of(namespace) == set()
 
     def test_the_thread_that_made_it_may_end(self):
         made = []
@@ -208,11 +211,11 @@ class TestCalls:
             assert pids_of(team) == pids
 
 
-def run_file(tmp_path, code, *args):
+def run_file(tmp_path, code, *args, namespace=None):
     """Run a script that a spawned child can import."""
     script = tmp_path / "script.py"
     script.write_text(code)
-    environ = {**os.environ, "NUMPUSH_NAMESPACE": processes.new_namespace()}
+    environ = {**os.environ, "NUMPUSH_NAMESPACE": namespace or processes.new_namespace()}
     return subprocess.run(
         [sys.executable, str(script), *args],
         capture_output=True, text=True, timeout=processes.LIMIT, check=False, env=environ,

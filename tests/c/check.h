@@ -1,4 +1,4 @@
-/* check.h - what the C tests share: checks that print their line and end the program with 1; tests in files of their own. */
+/* check.h - checks that print their line and end the program with 1; the tests, a table for each file. */
 #ifndef CHECK_H
 #define CHECK_H
 #include <errno.h>
@@ -22,10 +22,14 @@
         }                                                                                                              \
     } while (0)
 
-/* test_team.c */
-void test_team_runs_each_chunk_once(void);
-void test_team_whose_kernel_fails(void);
-void test_team_mail_calls_and_patches(void);
-void test_team_whose_member_dies_at_each_step(void);
-void test_team_barrier(void);
+/* A test, static in its file; each file has a table of them, with nulls at its end. */
+typedef struct {
+    const char *name;
+    void (*run)(void);
+} test_t;
+
+#define TEST(name) {#name, name}
+
+extern const test_t map_tests[], mutex_tests[], futex_tests[], seg_tests[], range_tests[], atomic_tests[], step_tests[],
+    stream_tests[], team_tests[];
 #endif

@@ -147,7 +147,7 @@ static uint32_t run(const npush_job_t *job)
     return number;
 }
 
-void test_team_runs_each_chunk_once(void)
+static void test_team_runs_each_chunk_once(void)
 {
     static member_t members[N];
     pthread_t threads[N];
@@ -170,7 +170,7 @@ void test_team_runs_each_chunk_once(void)
     free_team();
 }
 
-void test_team_whose_kernel_fails(void)
+static void test_team_whose_kernel_fails(void)
 {
     static member_t members[N];
     pthread_t threads[N];
@@ -209,7 +209,7 @@ void test_team_whose_kernel_fails(void)
     free_team();
 }
 
-void test_team_mail_calls_and_patches(void)
+static void test_team_mail_calls_and_patches(void)
 {
     static member_t members[N];
     pthread_t threads[N];
@@ -328,7 +328,7 @@ static int dies_at(int n)
     return WIFSIGNALED(status);
 }
 
-void test_team_whose_member_dies_at_each_step(void)
+static void test_team_whose_member_dies_at_each_step(void)
 {
     int n_deaths = 0;
 
@@ -365,7 +365,7 @@ static void *wait_in_vain(void *argument)
     return NULL;
 }
 
-void test_team_barrier(void)
+static void test_team_barrier(void)
 {
     pthread_t threads[N];
     uint32_t counts = 0;
@@ -387,3 +387,12 @@ void test_team_barrier(void)
     CHECK(npush_team_await(team, npush_team_arrive(team, 1), 0) == 1);
     free_team();
 }
+
+const test_t team_tests[] = {
+    TEST(test_team_runs_each_chunk_once),
+    TEST(test_team_whose_kernel_fails),
+    TEST(test_team_mail_calls_and_patches),
+    TEST(test_team_whose_member_dies_at_each_step),
+    TEST(test_team_barrier),
+    {NULL, NULL},
+};
