@@ -13,14 +13,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import redis
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import numpush
 from harness import Race, arguments, finish, installed
 from numpush import SArray, stores
+from processes import peak_memory
 
 MIB = 1 << 20
 
@@ -110,20 +113,11 @@ def peak_of(name: str, socket: str, n_mib: int, chunk: int) -> int:
     stores.open(f"redis+unix://{socket}").get(
         "a", rows=slice(0, 9)
     )  # what is imported at first use
-    _peak()
-    before = _peak()
+    peak_memory()
+    before = peak_memory()
     result = runs[name]()
-    taken = _peak() - before
+    taken = peak_memory() - before
     return taken - (result.nbytes if isinstance(result, SArray) and result is not data else 0)
-
-
-def _peak() -> int:
-    """Return the most memory that this process had since it was last asked."""
-    with open("/proc/self/status") as lines:
-        found = next(line for line in lines if line.startswith("VmHWM"))
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-    return int(found.split()[1]) << 10
 
 
 if __name__ == "__main__":

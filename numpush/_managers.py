@@ -1,7 +1,7 @@
 """Block managers: where a frame holds its arrays, who else refers to them, and writing to them.
 
-The private pandas names that SDataFrame needs beside those of _pandas.py; nobody else imports it.
-Each function says what it is and why the public way will not do. Where pandas differs:
+The private pandas names that SDataFrame needs beside those of _pandas.py and _arrays.py; nobody else
+imports it. Each function says what it is and why the public way will not do. Where pandas differs:
 
 ===================  =========================================  ===============================
 what                 2.2 / 2.3                                  3.x
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ._arrays import identity, is_same_memory, leaves, map_arrays, object_leaf
 from ._pandas import PANDAS_3, Array
 
 _pd: Any = pd
@@ -35,7 +36,6 @@ _internals: Any = import_module("pandas._libs.internals")
 _managers: Any = import_module("pandas.core.internals.managers")
 _indexing: Any = import_module("pandas.core.indexing")
 _flags: Any = import_module("pandas.core.flags")
-_FrozenList: Any = import_module("pandas.core.indexes.frozen").FrozenList
 
 LocIndexer: Any = _indexing._LocIndexer
 ILocIndexer: Any = _indexing._iLocIndexer
@@ -402,147 +402,12 @@ def set_axis(frame: Any, axis: int, labels: Any) -> None:
     frame._set_axis(axis, labels)
 
 
-# Arrays and what they are made of.
-
-
-def map_arrays(values: Any, place: Any) -> Any:
-    """Give an array like `values` over `place(a)` for each NumPy array `a` that it is made of.
-
-    An object of its own in any case: setting a cell of an Arrow array swaps its buffers.
-    """
-    if type(values) is np.ndarray:
-        return place(values)
-    if hasattr(values, "_mask"):
-        return type(values)._simple_new(place(values._data), place(values._mask))
-    if hasattr(values, "_ndarray"):
-        return values._from_backing_data(place(values._ndarray))
-    if hasattr(values, "_left"):
-        # Not _shallow_copy, which copies the right side where both lie in one memory.
-        return type(values)._simple_new(
-            map_arrays(values._left, place), map_arrays(values._right, place), dtype=values.dtype
-        )
-    return values.view()
-
-
-def leaves(values: Any) -> list[Array] | None:
-    """Give the fixed-width NumPy arrays that hold all values; None where they do not."""
-    if isinstance(values, np.ndarray):
-        return None if values.dtype.hasobject else [values]
-    if hasattr(values, "_mask"):
-        return [values._data, values._mask]
-    if hasattr(values, "_ndarray"):
-        return leaves(values._ndarray)
-    if hasattr(values, "_left"):
-        left, right = leaves(values._left), leaves(values._right)
-        return None if left is None or right is None else left + right
-    return None
-
-
-def lies_in(values: Any, targets: list[Array]) -> bool:
-    """Whether an array lies in the memory of one of *targets*, in part at least."""
-    found = leaves(values) or []
-    arrow = getattr(values, "_pa_array", None)
-    if arrow is not None:
-        buffers = [buffer for chunk in arrow.chunks for buffer in chunk.buffers()]
-        found = [np.frombuffer(buffer, np.uint8) for buffer in buffers if buffer]
-    return any(np.may_share_memory(leaf, target) for leaf in found for target in targets)
-
-
-def parts_of(holder: Any) -> list[Any]:
-    """Give the objects that an array, index or dtype refers to its values by; none for Arrow's."""
-    if isinstance(holder, _pd.MultiIndex):
-        return [holder._levels, holder._codes]
-    if isinstance(holder, _FrozenList):
-        return list(holder)
-    if isinstance(holder, _pd.RangeIndex):
-        return []
-    if isinstance(holder, _pd.Index):
-        return [holder._data]
-    if isinstance(holder, _pd.CategoricalDtype):
-        return [holder._categories]
-    if isinstance(holder, _pd.Categorical):
-        return [holder._ndarray, holder._dtype]
-    if hasattr(holder, "_ndarray"):
-        return [holder._ndarray]
-    if hasattr(holder, "_mask"):
-        return [holder._data, holder._mask]
-    if hasattr(holder, "_left"):
-        return [holder._left, holder._right]
-    return []
-
-
 def forget_cached(holder: Any) -> None:
     """Drop what an index, block or manager keeps of what it computed: it computes that again."""
     holder._reset_cache()
     for name in ("_dtypes_cache", "_interleaved_dtype"):  # of a manager, from pandas 3.1 on
         if hasattr(holder, name):
             setattr(holder, name, None)
-
-
-def is_arrow(holder: Any) -> bool:
-    """Whether it is an array over Arrow buffers."""
-    return hasattr(holder, "_pa_array")
-
-
-def put_arrow(holder: Any, array: Any) -> None:
-    """Have an array over Arrow buffers hold a ChunkedArray of the same type; None: nothing."""
-    holder._pa_array = array
-
-
-def state_of_arrow(holder: Any) -> dict[str, Any] | None:
-    """Give the state that pickling one of these has; None: none without a copy.
-
-    Its own `__getstate__` puts the chunks together, which copies even where there is one.
-    """
-    chunks = holder._pa_array.chunks
-    if not chunks or not hasattr(type(holder), "__setstate__"):
-        return None
-    return {**vars(holder), "_pa_array": chunks, "_cache": {}}
-
-
-def object_leaf(values: Any) -> Array | None:
-    """Give the array of Python objects that holds the values, if one does."""
-    array = getattr(values, "_ndarray", values)
-    return array if isinstance(array, np.ndarray) and array.dtype == object else None
-
-
-def identity(values: Any) -> tuple[Any, ...]:
-    """Give the objects that an operation in place may swap for others."""
-    if isinstance(values, np.ndarray):
-        return (values,)
-    if hasattr(values, "_mask"):
-        return values._data, values._mask
-    if hasattr(values, "_ndarray"):
-        return values._ndarray, values._dtype
-    if hasattr(values, "_left"):
-        return values._left, values._right
-    return (getattr(values, "_pa_array", values),)
-
-
-def is_same_memory(a: Any, b: Any) -> bool:
-    """Whether two arrays are the same bytes, seen in the same way."""
-    if a is b:
-        return True
-    if type(a) is not type(b):
-        return False
-    if type(a) is np.ndarray:
-        return bool(a.__array_interface__ == b.__array_interface__)
-    mine, others = identity(a), identity(b)
-    return len(mine) == len(others) and all(
-        x is y or (type(x) is np.ndarray and is_same_memory(x, y)) for x, y in zip(mine, others)
-    )
-
-
-def is_same_dtype(a: Any, b: Any) -> bool:
-    """Whether equal bytes of two arrays mean equal values.
-
-    Why: categorical dtypes compare equal with their categories in another order.
-    """
-    if a.dtype != b.dtype or type(a) is not type(b):
-        return False
-    return not isinstance(a, pd.Categorical) or (
-        a.ordered == b.ordered and a.categories.identical(b.categories)
-    )
 
 
 def column_values(manager: Any, position: int) -> Array | None:

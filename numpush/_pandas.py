@@ -1,5 +1,5 @@
 """Every private pandas name that numpush uses, for pandas 2.2, 2.3 and 3.x, but those for writing to
-a frame, which are in _managers.py. There is no other.
+a frame, which are in _managers.py and _arrays.py. There is no other.
 
 A test looks for such names elsewhere. Each function below says what it is and why the public way
 will not do. None changes the frame, series or index that it is given: the block manager is read,

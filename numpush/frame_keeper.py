@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from . import _managers
+from . import _arrays, _managers
 from ._pandas import PANDAS_3
 from .layout.arrow_types import load_pyarrow
 
@@ -144,7 +144,7 @@ class _Arrow:
     @classmethod
     def over(cls, holder: Any, root: NDArray[np.uint8]) -> _Arrow | None:
         """Take the array of *holder* apart, if it lies over *root* and is as simple as that."""
-        chunks = _managers.identity(holder)[0].chunks
+        chunks = _arrays.identity(holder)[0].chunks
         if len(chunks) != 1 or chunks[0].offset or chunks[0].type.num_fields:
             return None
         kind, n_rows, raws = chunks[0].type, len(chunks[0]), []
@@ -171,12 +171,12 @@ class _Arrow:
 
     def put(self, array: Any) -> None:
         for holder in self.holders:
-            _managers.put_arrow(holder, array)
+            _arrays.put_arrow(holder, array)
 
 
 def _addresses(holder: Any) -> list[int | None]:
     """Give where the buffers of an Arrow array lie: pandas 2 makes other objects over the same."""
-    chunks = _managers.identity(holder)[0].chunks
+    chunks = _arrays.identity(holder)[0].chunks
     buffers = [buffer for chunk in chunks for buffer in chunk.buffers()]
     return [None if buffer is None else buffer.address for buffer in buffers]
 
@@ -185,8 +185,8 @@ def _walk(tops: Iterable[Any]) -> list[Any]:
     """Give the Arrow arrays among arrays and indexes, and what they are made of; each once."""
     holders = list(tops)
     for holder in holders:  # which grows
-        holders += _managers.parts_of(holder)
-    return list({id(holder): holder for holder in holders if _managers.is_arrow(holder)}.values())
+        holders += _arrays.parts_of(holder)
+    return list({id(holder): holder for holder in holders if _arrays.is_arrow(holder)}.values())
 
 
 def _take_apart(manager: Any, root: NDArray[np.uint8]) -> list[_Arrow]:
@@ -202,7 +202,7 @@ def _lies_over(part: Any, root: NDArray[np.uint8]) -> bool:
 
 def _chain(holder: Any, root: NDArray[np.uint8], arrow: set[int]) -> list[Any]:
     """Give what *holder* is made of, and itself, as far as it leads to the memory."""
-    found = [part for each in _managers.parts_of(holder) for part in _chain(each, root, arrow)]
+    found = [part for each in _arrays.parts_of(holder) for part in _chain(each, root, arrow)]
     if found or _lies_over(holder, root) or id(holder) in arrow:
         found.append(holder)
     return found

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from . import _managers
+from . import _arrays, _managers
 from .shm.errors import SharedStructureError
 
 __all__ = ["Copies", "Layout", "refuse_dtype", "refuse_names", "refuse_values"]
@@ -37,8 +37,8 @@ class Layout:
         self._sources = self.blocks if source is None else _managers.blocks_of(source)
         self._known = {
             id(block): (
-                _managers.identity(_managers.values_of(block)),
-                _managers.object_leaf(_managers.values_of(was)),
+                _arrays.identity(_managers.values_of(block)),
+                _arrays.object_leaf(_managers.values_of(was)),
             )
             for block, was in zip(self.blocks, self._sources, strict=True)
         }
@@ -62,9 +62,9 @@ class Layout:
             return False
         parts, was = known
         values = _managers.values_of(block)
-        if not all(x is y for x, y in zip(parts, _managers.identity(values))):
+        if not all(x is y for x, y in zip(parts, _arrays.identity(values))):
             return False
-        objects = None if was is None else _managers.object_leaf(values)
+        objects = None if was is None else _arrays.object_leaf(values)
         return was is None or objects is None or _pointers(objects) == _pointers(was)
 
     def _is_in_place(self, block: Any) -> bool:
@@ -74,7 +74,7 @@ class Layout:
             type(values) is np.ndarray
             and values.dtype != object
             and any(
-                _managers.is_same_memory(values, _managers.values_of(mine))
+                _arrays.is_same_memory(values, _managers.values_of(mine))
                 and _managers.positions_of(mine) == _managers.positions_of(block)
                 for mine in self.blocks
             )
@@ -120,11 +120,11 @@ class Layout:
 
     def _compare(self, position: int, new: Any, operation: str) -> Copies:
         old = self.array(position)
-        leaves = _managers.leaves(old)
-        if _managers.is_same_memory(old, new) and leaves is not None:
+        leaves = _arrays.leaves(old)
+        if _arrays.is_same_memory(old, new) and leaves is not None:
             return []
-        others = _managers.leaves(new)
-        if not _managers.is_same_dtype(old, new):
+        others = _arrays.leaves(new)
+        if not _arrays.is_same_dtype(old, new):
             refuse_dtype(operation, self.columns[position], old, new)
         if leaves is None or others is None:
             if _holds_same(old, new):
@@ -133,7 +133,7 @@ class Layout:
         return [
             (target, source)
             for target, source in zip(leaves, others)
-            if not _managers.is_same_memory(target, source)
+            if not _arrays.is_same_memory(target, source)
         ]
 
 
@@ -145,9 +145,9 @@ def _pointers(leaf: Array) -> bytes:
 
 def _holds_same(old: Any, new: Any) -> bool:
     """Whether arrays of variable width hold the same values. O(n) where they are other objects."""
-    if _managers.is_same_memory(old, new):
+    if _arrays.is_same_memory(old, new):
         return True
-    mine, other = _managers.object_leaf(old), _managers.object_leaf(new)
+    mine, other = _arrays.object_leaf(old), _arrays.object_leaf(new)
     if mine is None or other is None:
         return bool(old.equals(new))
     return mine.shape == other.shape and (

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _managers, _pandas, frame_structure
+from . import _arrays, _managers, _pandas, frame_structure
 from .copying import copy_all
 from .ffi import map as _map
 from .frame_layout import Copies, Layout, refuse_names
@@ -165,10 +165,10 @@ def _keep_derived(window: Window, targets: list[Array] | None) -> None:
         targets = [
             leaf
             for block in _managers.blocks_of(window.manager())
-            for leaf in _managers.leaves(_managers.values_of(block)) or ()
+            for leaf in _arrays.leaves(_managers.values_of(block)) or ()
         ]
     for holder in derived:
-        if _managers.lies_in(_managers.values_of(holder), targets):
+        if _arrays.lies_in(_managers.values_of(holder), targets):
             _managers.detach(holder)
 
 
@@ -190,7 +190,7 @@ def write_cell(window: Window, operation: str, position: int, row: int, value: A
     with window.store.lock:
         writer = _writer(window)
         layout = writer.layout
-        _keep_derived(window, _managers.leaves(layout.array(position)))
+        _keep_derived(window, _arrays.leaves(layout.array(position)))
         manager = writer.current
         try:
             _managers.set_cell(manager, position, row, value)
@@ -219,7 +219,7 @@ def write_cells(window: Window, operation: str, write: Write, position: int | No
 
 def _write_through(window: Window, operation: str, write: Write, position: int | None) -> Any:
     writer = _writer(window)
-    targets = None if position is None else _managers.leaves(writer.layout.array(position))
+    targets = None if position is None else _arrays.leaves(writer.layout.array(position))
     _keep_derived(window, targets)
     try:
         result = write(writer.frame)
@@ -362,8 +362,8 @@ def assign_column(window: Window, label: Any, position: int, value: Any) -> bool
             return False
         if type(new) is np.ndarray and type(old) is not np.ndarray and new.dtype == old.dtype:
             new = _pandas.make_datetimes(new, None)
-        targets, sources = _managers.leaves(old), _managers.leaves(new)
-        if not _managers.is_same_dtype(old, new) or targets is None or sources is None:
+        targets, sources = _arrays.leaves(old), _arrays.leaves(new)
+        if not _arrays.is_same_dtype(old, new) or targets is None or sources is None:
             return False
         _run_copies(window, list(zip(targets, sources)))
         return True

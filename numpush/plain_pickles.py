@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _managers
+from . import _arrays
 
 __all__ = ["dumps"]
 
@@ -36,8 +36,8 @@ class _Pickler(pickle.Pickler):
             flags = obj.flags
             if obj.dtype.kind in "mM" and (flags.c_contiguous or flags.f_contiguous):
                 return _as_dates, (obj.view(np.int64), obj.dtype)
-        elif _managers.is_arrow(obj):
-            state = _managers.state_of_arrow(obj)
+        elif _arrays.is_arrow(obj):
+            state = _arrays.state_of_arrow(obj)
             if state is not None:
                 return copyreg.__newobj__, (type(obj),), state  # type: ignore[attr-defined]
         return NotImplemented

@@ -10,7 +10,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,15 +131,3 @@ def start_cluster(
                 log=log,
             )  # fmt: skip
     return address
-
-
-def wait_for(condition, limit: float = LIMIT):  # type: ignore[no-untyped-def]
-    """Wait until *condition* gives something true, and return it."""
-    deadline = time.monotonic() + limit
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not true after {limit} s: {condition}")
-        time.sleep(0.01)

@@ -1,6 +1,6 @@
 """Children for tests: started in every way, waited for with a limit, and what they leave.
 
-The namespace comes from conftest.py, through the environment.
+The namespace comes from conftest.py, through the environment. Benchmarks use it too, without pytest.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 import numpush
 from numpush.shm import life, naming
@@ -115,7 +113,7 @@ def wait(pid: int, limit: float = LIMIT) -> int:
             where = stack(pid)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            pytest.fail(f"a child hung for {limit} s\n{where}")
+            raise AssertionError(f"a child hung for {limit} s\n{where}")
         time.sleep(0.001)
 
 
@@ -146,7 +144,7 @@ def join(*children: Any, limit: float = LIMIT) -> list[int]:
             child.kill()
             child.join()
     if hung:
-        pytest.fail(f"children hung for {limit} s: {hung}")
+        raise AssertionError(f"children hung for {limit} s: {hung}")
     codes = [child.exitcode for child in children]
     for child in children:
         child.close()
@@ -161,7 +159,7 @@ def eventually(condition: Callable[[], Any], limit: float = LIMIT) -> Any:
         if value:
             return value
         if time.monotonic() > deadline:
-            pytest.fail(f"not true after {limit} s: {condition}")
+            raise AssertionError(f"not true after {limit} s: {condition}")
         time.sleep(0.002)
 
 

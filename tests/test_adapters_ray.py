@@ -29,6 +29,7 @@ from numpush.shm import naming
 ray = pytest.importorskip("ray", reason="Ray is not installed: make test-ray")
 
 import numpush.adapters.ray  # noqa: E402  # it, too, wants Ray
+from numpush.adapters.ray import passing  # noqa: E402
 
 pytestmark = [
     pytest.mark.ray,
@@ -324,7 +325,7 @@ def test_a_keeper_that_is_killed_loses_what_it_alone_had_and_is_there_again(capl
 
 def kill_our_keeper(caplog):
     caplog.set_level(logging.CRITICAL, "ray._private.serialization")  # a record keeps our frames
-    ray.kill(numpush.adapters.ray._keeper(numpush.adapters.ray._where()), no_restart=False)
+    ray.kill(passing._keeper(passing._where()), no_restart=False)
 
 
 def has_ended(actor):
@@ -356,9 +357,9 @@ def test_what_is_missing_is_said():
 
 
 def test_a_driver_without_install_is_told_by_its_workers():
-    where = ("ffff0000", numpush.adapters.ray._where()[1])
+    where = ("ffff0000", passing._where()[1])
     with pytest.raises(RuntimeError, match=r"call numpush.adapters.ray.install\(\) in its"):
-        numpush.adapters.ray._keeper(where)
+        passing._keeper(where)
 
 
 # -- two nodes
@@ -402,8 +403,8 @@ def test_nodes_go_on_when_the_drivers_keeper_was_killed(other, caplog):
     array = SArray(np.ones(N))
     assert run(ray_tasks.make, N, **options).sum() == N  # we know the other's, and it knows ours
     assert run(ray_tasks.total, array, **options) == N
-    ours = numpush.adapters.ray._where()
-    [theirs] = [k for where, k in numpush.adapters.ray._keepers.items() if where != ours]
+    ours = passing._where()
+    [theirs] = [k for where, k in passing._keepers.items() if where != ours]
     kill_our_keeper(caplog)
     processes.eventually(lambda: has_ended(theirs), LIMIT)
     assert run(ray_tasks.make, N, 2.0, **options).sum() == 2 * N

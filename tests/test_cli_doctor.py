@@ -14,6 +14,7 @@ import pytest
 import processes
 from commands import environment, holder, run
 from numpush.cli import doctor, remedies
+from numpush.cli.checks import limits, packages
 
 
 def checks(namespace: str, code: int = 0, **env: str) -> dict[str, dict[str, str]]:
@@ -159,14 +160,14 @@ def test_doctor_sees_a_low_ulimit(namespace: str) -> None:
 
 def test_doctor_asks_for_the_extras_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"pyarrow": "99.0", "blosc2": "99.0", "h5py": "3.9.1", "numba": "99.0"}
-    monkeypatch.setattr(doctor, "_version", versions.get)
-    found = doctor.check_extras()
+    monkeypatch.setattr(packages, "_version", versions.get)
+    found = packages.check_extras()
     assert "arrow: pyarrow 99.0; blosc2: blosc2 99.0; " in found.found
     assert "hdf5: h5py 3.9.1 (older than 3.10)" in found.found
     assert "hiredis -, redis -" in found.found
     assert (found.status, found.remedy) == ("warn", 'pip install -U "numpush[hdf5]"')
     versions["h5py"] = "99.0"
-    found = doctor.check_extras()
+    found = packages.check_extras()
     assert found.status == "note"
     assert re.fullmatch(r'pip install "numpush\[[a-z,]*redis[a-z,]*\]"', found.remedy)
     assert "arrow" not in found.remedy
@@ -176,11 +177,11 @@ def test_logind_settings_are_read_as_systemd_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     etc, run_, lib = (tmp_path / name for name in ("etc", "run", "lib"))
-    monkeypatch.setattr(doctor, "_LOGIND_FOLDERS", tuple(map(str, (etc, run_, lib))))
-    setting = lambda: doctor._logind_setting("RemoveIPC", "yes")[0]  # noqa: E731
+    monkeypatch.setattr(limits, "_LOGIND_FOLDERS", tuple(map(str, (etc, run_, lib))))
+    setting = lambda: limits._logind_setting("RemoveIPC", "yes")[0]  # noqa: E731
     for folder in (etc, run_, lib):
         (folder / "logind.conf.d").mkdir(parents=True)
-    assert doctor._logind_setting("RemoveIPC", "yes") == ("yes", "the default")
+    assert limits._logind_setting("RemoveIPC", "yes") == ("yes", "the default")
     (lib / "logind.conf").write_text("[Login]\nRemoveIPC=no\n")
     assert setting() == "no"
     (etc / "logind.conf").write_text("[Login]\n#RemoveIPC=no\n")

@@ -176,16 +176,16 @@ def test_stolen_tasks_find_their_data(client, on):
 
 
 def test_a_worker_counts_its_part_of_what_is_shared(client, workers, on):
-    def memory(dask_worker: Any) -> tuple[int, int]:
-        from numpush.adapters import dask_memory
+    def counted(dask_worker: Any) -> tuple[int, int]:
+        from numpush.adapters.dask import memory
 
-        return dask_worker.monitor.get_process_memory(), dask_memory.share_of_segments()
+        return dask_worker.monitor.get_process_memory(), memory.share_of_segments()
 
-    before = client.run(memory)
+    before = client.run(counted)
     there = on(0, lambda: np.ones(16 << 20))  # 128 MiB
     assert on(1, tasks.total, there).result() == on(0, tasks.total, there).result() == 16 << 20
     size = 128 << 20
-    after = client.run(memory)
+    after = client.run(counted)
     shares = [after[w][1] - before[w][1] for w in workers]
     assert shares == pytest.approx([size / 2, size / 2], rel=0.01)
     # Resident memory would have grown by all of it in each.
@@ -195,14 +195,12 @@ def test_a_worker_counts_its_part_of_what_is_shared(client, workers, on):
     def as_the_nanny_sees_it(dask_worker: Any) -> tuple[int, int, bool]:
         import psutil
 
-        from numpush.adapters import dask_memory
+        from numpush.adapters.dask import memory
 
         pid = dask_worker.process.process.pid
-        is_ours = (
-            dask_worker.periodic_callbacks["memory_monitor"].callback.func is dask_memory._monitor
-        )
+        is_ours = dask_worker.periodic_callbacks["memory_monitor"].callback.func is memory._monitor
         resident = psutil.Process(pid).memory_info().rss
-        return resident, dask_memory._proportional(pid), is_ours
+        return resident, memory._proportional(pid), is_ours
 
     for resident, proportional, is_ours in client.run(as_the_nanny_sees_it, nanny=True).values():
         assert is_ours

@@ -191,7 +191,7 @@ def test_a_whole_cluster_that_is_killed_leaves_nothing_for_long(cluster):
     for host in cluster.hosts:
         for child in host.started:
             child.kill()  # the nannies; their workers end with them
-    dask_hosts.wait_for(lambda: not any(_users(host) for host in cluster.hosts), LIMIT)
+    processes.eventually(lambda: not any(_users(host) for host in cluster.hosts), LIMIT)
 
 
 def _users(host: Any) -> list[int]:

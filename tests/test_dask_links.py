@@ -23,7 +23,7 @@ from distributed.security import Security
 import numpush
 import processes
 from numpush.adapters import dask as adapter
-from numpush.adapters import dask_frames, dask_links
+from numpush.adapters.dask import frames, links
 
 N = 333_333
 
@@ -32,7 +32,7 @@ def be_peer(address: str, what: str) -> None:
     """Be the other end: connect, read a message, and do as *what* says."""
     if what in ("die", "stop"):  # between the message and its attach
         sign = signal.SIGKILL if what == "die" else signal.SIGSTOP
-        dask_frames._fetch = lambda *args: os.kill(os.getpid(), sign)  # type: ignore[assignment]
+        frames._fetch = lambda *args: os.kill(os.getpid(), sign)  # type: ignore[assignment]
 
     async def main() -> None:
         comm = await connect(address)
@@ -100,7 +100,7 @@ def segments() -> set[str]:
 
 
 def kept(comm: TCP) -> list[Any]:
-    link = dask_links.link_of(comm.handshake_options)
+    link = links.link_of(comm.handshake_options)
     return list(link._kept)
 
 
@@ -127,7 +127,7 @@ def test_what_serializers_of_others_are_told_can_be_packed():
 
     async def handle(comm: TCP, peer: int) -> None:
         told = {"sender": comm.local_info, "recipient": comm.remote_info, **comm.handshake_options}
-        assert dask_links.link_of(msgpack.loads(msgpack.dumps(told))) is not None
+        assert links.link_of(msgpack.loads(msgpack.dumps(told))) is not None
         await comm.write(request(0.0))
 
     run("hold", handle)
@@ -197,16 +197,16 @@ def test_it_goes_with_the_connection(end):
 
 
 def test_a_sender_that_dies_before_we_attach_is_a_lost_connection(monkeypatch):
-    fetch = dask_frames._fetch
+    fetch = frames._fetch
 
     async def handle(comm: TCP, peer: int) -> None:
-        def kill_first(places: Any, frames: Any) -> Any:
+        def kill_first(places: Any, rest: Any) -> Any:
             os.kill(peer, signal.SIGKILL)
             processes.wait(peer)
             processes.collect_garbage()
-            return fetch(places, frames)
+            return fetch(places, rest)
 
-        monkeypatch.setattr(dask_frames, "_fetch", kill_first)
+        monkeypatch.setattr(frames, "_fetch", kill_first)
         with pytest.raises(CommClosedError, match=r"nobody uses it|no segment|there is none"):
             await comm.read()
         assert comm.closed()
@@ -224,7 +224,7 @@ def test_a_sender_that_dies_before_we_attach_is_a_lost_connection(monkeypatch):
     ],
 )
 def test_what_is_not_answered_goes_as_bytes(message):
-    assert not dask_links._is_answered(message(0))
+    assert not links._is_answered(message(0))
 
     async def handle(comm: TCP, peer: int) -> None:
         await comm.write(message(to_serialize(np.ones(N))))
@@ -242,7 +242,8 @@ from unittest import mock
 import numpy as np
 from distributed.comm import connect, listen
 from distributed.protocol import to_serialize
-from numpush.adapters import dask as adapter, dask_links
+from numpush.adapters import dask as adapter
+from numpush.adapters.dask import links
 from numpush.shm import life
 
 adapter.install(share_from=1 << 16)
@@ -262,7 +263,7 @@ async def main():
         print(await comm.read())
         await comm.close()
 
-with mock.patch.object(dask_links.naming, "NODE", "nptest-none.node."):
+with mock.patch.object(links.naming, "NODE", "nptest-none.node."):
     asyncio.run(main())
 """
     )
@@ -271,7 +272,7 @@ with mock.patch.object(dask_links.naming, "NODE", "nptest-none.node."):
 
 @pytest.mark.parametrize("node", [None, "x", -1, 0, 1 << 64, True, 5])
 def test_what_is_no_node_of_ours_is_not_here(node):
-    assert not dask_links._is_here(node)
+    assert not links._is_here(node)
 
 
 def test_who_passes_messages_on_gets_bytes():
@@ -286,7 +287,7 @@ def test_who_passes_messages_on_gets_bytes():
 
         async with listen("tcp://127.0.0.1:0", on_connection, deserialize=False) as listener:
             comm = await connect(listener.contact_address)
-            assert dask_links.link_of(comm.handshake_options) is None
+            assert links.link_of(comm.handshake_options) is None
             await comm.write(request(np.ones(N)))
             assert await comm.read() == "OK"
             message = await got

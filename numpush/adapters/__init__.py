@@ -1,1 +1,1 @@
-"""numpush under other people's engines: a module for each. Nothing here is imported unasked."""
+"""numpush under other people's engines: a package for each. Nothing here is imported unasked."""

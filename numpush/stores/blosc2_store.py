@@ -14,7 +14,6 @@ from .blosc2_reading import n_threads_of
 from .blosc2_writing import Codec
 from .describing import stat_of
 from .directory import Directory, alone_in
-from .fetching import fetch
 from .replacing import replacing
 from .store import Stat, Store
 
@@ -111,17 +110,9 @@ class Blosc2Store(Store):
                 n += 1
         return n
 
-    def _get(
-        self,
-        key: str,
-        into: Any,
-        columns: list[Any] | None,
-        rows: slice | None,
-        name: str | None,
-        tell: Callable[[int], None],
-    ) -> Any:
+    def _use(self, key: str, use: Callable[[Blosc2File], Any]) -> Any:
         with self._naming_file_errors(key), contextlib.closing(self._open(key)[0]) as stored:
-            return fetch(stored, into=into, columns=columns, rows=rows, name=name, progress=tell)
+            return use(stored)
 
     def _open(self, key: str) -> tuple[Blosc2File, str]:
         for _ in range(3):  # it may be replaced by one of another suffix just now

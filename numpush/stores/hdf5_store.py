@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import NumpushError
 from .describing import describe_fields, stat_of
 from .errors import StoreDamaged, StoreFull, StoreUnavailable
-from .fetching import Stored, fetch
+from .fetching import Stored
 from .hdf5_commit import Overlay, repaired, token, writing
 from .hdf5_objects import collect, find_object, is_object
 from .hdf5_pandas import read_pandas
@@ -137,22 +137,6 @@ class Hdf5Store(Store):
             overlay.commit()
 
     # -- reading
-
-    def _get(
-        self,
-        key: str,
-        into: Any,
-        columns: list[Any] | None,
-        rows: slice | None,
-        name: str | None,
-        tell: Callable[[int], None],
-    ) -> Any:
-        return self._use(
-            key,
-            lambda stored: fetch(
-                stored, into=into, columns=columns, rows=rows, name=name, progress=tell
-            ),
-        )
 
     def _use(self, key: str, use: Callable[[Stored], Any]) -> Any:
         """Find an object, and have it read; if it was changed meanwhile, with the file locked."""

@@ -25,7 +25,7 @@ from ..blocks import place
 from ..errors import NumpushError
 from .describing import describe_for_store, stat_of
 from .errors import KeyNotFound, StoreDamaged, StoreError, StoreFull, StoreUnavailable
-from .fetching import Piece, fetch
+from .fetching import Piece
 from .keys import check_prefix
 from .redis_bulk import Ask, Due, cut_body, receive, send
 from .redis_client import connect, hide_secrets
@@ -242,22 +242,6 @@ class RedisStore(Store):
 
     # -- reading
 
-    def _get(
-        self,
-        key: str,
-        into: Any,
-        columns: list[Any] | None,
-        rows: slice | None,
-        name: str | None,
-        tell: Callable[[int], None],
-    ) -> Any:
-        return self._read(
-            key,
-            lambda stored: fetch(
-                stored, into=into, columns=columns, rows=rows, name=name, progress=tell
-            ),
-        )
-
     def _stat(self, key: str) -> Stat:
         def look(stored: _StoredObject) -> Stat:
             life = self._client.pttl(self.names.head(key))
@@ -265,10 +249,10 @@ class RedisStore(Store):
             size = stored.head.size if stored.head.chunk else 0
             return stat_of(key, stored, stored.n_bytes + size, "numpush", more)
 
-        found: Stat = self._read(key, look)
+        found: Stat = self._use(key, look)
         return found
 
-    def _read(self, key: str, use: Callable[[_StoredObject], Any]) -> Any:
+    def _use(self, key: str, use: Callable[[_StoredObject], Any]) -> Any:
         """Do what is to be done with an object, again when it is replaced meanwhile; rule (2)."""
         what, name, gone = self._what(key), self.names.head(key), ""
         with self._naming_errors(what):

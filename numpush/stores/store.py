@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from ..errors import NumpushError
 from .errors import KeyNotFound, StoreClosed, StoreFull, StoreUnavailable
+from .fetching import fetch
 from .keys import check_key, check_prefix
 
 __all__ = ["Stat", "Store"]
@@ -195,7 +196,6 @@ class Store(ABC):
     @abstractmethod
     def _put(self, key: str, obj: Any, tell: Callable[[int], None]) -> None: ...
 
-    @abstractmethod
     def _get(
         self,
         key: str,
@@ -204,7 +204,17 @@ class Store(ABC):
         rows: slice | None,
         name: str | None,
         tell: Callable[[int], None],
-    ) -> Any: ...
+    ) -> Any:
+        return self._use(
+            key,
+            lambda stored: fetch(
+                stored, into=into, columns=columns, rows=rows, name=name, progress=tell
+            ),
+        )
+
+    def _use(self, key: str, use: Callable[[Any], Any]) -> Any:
+        """Find an object, and have it read as a Stored. For a subclass that has no `_get` of its own."""
+        raise NotImplementedError
 
     @abstractmethod
     def _keys(self, prefix: str) -> list[str]: ...

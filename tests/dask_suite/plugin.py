@@ -9,7 +9,7 @@ import dask
 import pytest
 
 from numpush.adapters import dask as adapter
-from numpush.adapters import dask_frames
+from numpush.adapters.dask import frames
 
 _n_moved = [0]
 
@@ -18,14 +18,14 @@ def pytest_configure(config: pytest.Config) -> None:
     # Workers and nannies, in processes of their own too, read it from the environment.
     if os.environ.get("NUMPUSH_ADAPTER"):
         adapter.install(share_from=dask.config.get("numpush.share-from"))
-        move = dask_frames._move
+        move = frames._move
 
         def counting(*args: Any) -> list[list[Any]]:
             places = move(*args)
             _n_moved[0] += bool(places)
             return places
 
-        dask_frames._move = counting
+        frames._move = counting
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

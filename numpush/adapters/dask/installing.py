@@ -1,32 +1,18 @@
-"""Dask's workers hand each other arrays and frames through shared memory: `install`, `share`.
-
-    from numpush.adapters import dask as np_dask
-
-    client = Client(cluster)
-    np_dask.install(client)          # here, and on every worker that there is or comes
-
-Nothing else changes: futures, collections and keys are Dask's, and so are lifetimes. What an adapter-less
-process (or the scheduler) gets is what Dask would have sent it. docs/scaling-out.md says what it brings.
-"""
+"""Having Dask's processes use the adapter, and undoing that; the plugins that do so on a client's workers."""
 
 from __future__ import annotations
 
 from typing import Any
 
-try:
-    import dask.config
-    import distributed
-    from distributed import NannyPlugin, WorkerPlugin
-except ImportError as error:
-    raise ImportError(
-        'numpush.adapters.dask needs dask.distributed: pip install "numpush[dask]"'
-    ) from error
+import dask.config
+import distributed
+from distributed import NannyPlugin, WorkerPlugin
 
-from ..sharing import share as _share
-from ..shm import life
-from . import dask_frames, dask_landing, dask_links, dask_memory, dask_results, dask_shared
+from ...shm import life
+from . import frames, landing, links, memory, shared
+from . import results as _results
 
-__all__ = ["SHARE_FROM", "NannyAdapter", "WorkerAdapter", "install", "share", "uninstall"]
+__all__ = ["SHARE_FROM", "NannyAdapter", "WorkerAdapter", "dask_setup", "install", "uninstall"]
 
 SHARE_FROM = 1 << 20  #: bytes; what is smaller Dask sends as fast as we would
 
@@ -57,10 +43,10 @@ def install(
     share_from = int(share_from)
     if share_from < 0:
         raise ValueError(f"share_from={share_from}: a number of bytes is wanted")
-    dask_shared.register()
-    dask_frames.wrap(share_from)
-    dask_landing.wrap(share_from)
-    dask_links.wrap()
+    shared.register()
+    frames.wrap(share_from)
+    landing.wrap(share_from)
+    links.wrap()
     if client is not None:
         client.register_plugin(NannyAdapter())
         client.register_plugin(WorkerAdapter(share_from=share_from, results=results))
@@ -71,9 +57,9 @@ def uninstall(client: distributed.Client | None = None) -> None:
     if client is not None:
         client.unregister_worker_plugin(WorkerAdapter.name)
         client.unregister_worker_plugin(NannyAdapter.name, nanny=True)
-    dask_links.unwrap()
-    dask_landing.unwrap()
-    dask_frames.unwrap()
+    links.unwrap()
+    landing.unwrap()
+    frames.unwrap()
 
 
 class WorkerAdapter(WorkerPlugin):  # type: ignore[misc]  # not typed in every version
@@ -93,13 +79,13 @@ class WorkerAdapter(WorkerPlugin):  # type: ignore[misc]  # not typed in every v
             return  # of one process: everything is shared already
         install(share_from=self.share_from)
         life.node()  # which takes away what the worker left that was killed before this one
-        dask_memory.wrap_worker(worker)
+        memory.wrap_worker(worker)
         if self.results:
-            dask_results.wrap(worker.executors, self.share_from)
+            _results.wrap(worker.executors, self.share_from)
 
     def teardown(self, worker: Any) -> None:
-        dask_results.unwrap(worker.executors)
-        dask_memory.unwrap_worker(worker)
+        _results.unwrap(worker.executors)
+        memory.unwrap_worker(worker)
         if worker.status == distributed.core.Status.running:  # else it closes, and may still send
             uninstall()
 
@@ -110,14 +96,14 @@ class NannyAdapter(NannyPlugin):  # type: ignore[misc]  # as above
     name = "numpush-nanny"
 
     def setup(self, nanny: Any) -> None:
-        dask_memory.wrap_nanny(nanny)
+        memory.wrap_nanny(nanny)
 
     def teardown(self, nanny: Any) -> None:
-        dask_memory.unwrap_nanny(nanny)
+        memory.unwrap_nanny(nanny)
 
 
 def dask_setup(server: Any) -> None:
-    """Do what `install` does, in a worker, nanny or scheduler that preloads this module.
+    """Do what `install` does, in a worker, nanny or scheduler that preloads this package.
 
     Dask's configuration has its settings: ``numpush.share-from`` and ``numpush.results``.
     """
@@ -129,28 +115,3 @@ def dask_setup(server: Any) -> None:
         NannyAdapter().setup(server)
     else:
         install(share_from=share_from)
-
-
-def share(ddf: Any) -> Any:
-    """Return a persisted Dask DataFrame or Series whose partitions are SDataFrames or SSeries.
-
-    Each is made by the worker that has the partition, by one copy, and lies in that host's memory once
-    however many of its workers use it: they get handles. Tasks see the shared object itself, with its
-    locks, `numpush.SDataFrame.column` for kernels, and so on. What a task did not make it may write to only
-    in place and under the lock; the others see it, and a partition that Dask computes again starts anew.
-
-    Parameters
-    ----------
-    ddf : dask.dataframe.DataFrame or Series
-
-    Raises
-    ------
-    TypeError : it is something else. Of a partition that cannot be shared (it has columns of Python
-        objects) it comes when the collection is computed.
-    """
-    if not hasattr(ddf, "map_partitions") or not hasattr(ddf, "_meta"):
-        raise TypeError(
-            f"{type(ddf).__name__} cannot be shared by partitions; pass a dask.dataframe.DataFrame or "
-            f"Series, or use numpush.share for what is in this process"
-        )
-    return ddf.map_partitions(_share, meta=ddf._meta, enforce_metadata=False).persist()

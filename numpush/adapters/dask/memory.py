@@ -21,9 +21,9 @@ from typing import Any
 import psutil
 from distributed.sizeof import safe_sizeof
 
-from ..ffi import seg as _seg
-from ..shm import registry
-from .dask_frames import received_bytes
+from ...ffi import seg as _seg
+from ...shm import registry
+from .frames import received_bytes
 
 __all__ = [
     "process_memory",

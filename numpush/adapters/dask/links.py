@@ -28,9 +28,9 @@ from weakref import WeakValueDictionary
 from distributed.comm.core import Comm, CommClosedError
 from distributed.comm.tcp import TCP
 
-from ..shm import life, naming
-from ..shm.errors import SegmentError
-from .dask_landing import is_wanted
+from ...shm import life, naming
+from ...shm.errors import SegmentError
+from .landing import is_wanted
 
 __all__ = ["Link", "link_of", "unwrap", "wrap"]
 

@@ -1,4 +1,4 @@
-"""SArray, SDataFrame and SSeries in Dask: handles on one host, and the same types on another.
+"""SArray, SDataFrame and SSeries in Dask: handles on one host, and the same types on another; `share`.
 
 On a connection with a Link they go as their handle, and stay shared: one memory, written in place by
 everybody. Otherwise (another host, the scheduler, a spill to disk) their values go, from where they
@@ -18,17 +18,17 @@ from distributed.protocol.serialize import (
 )
 from distributed.sizeof import safe_sizeof
 
-from ..attaching import attach
-from ..handle import Handle
-from ..sarray import SArray
-from ..sdataframe import SDataFrame
-from ..sharing import share
-from ..shm.errors import SegmentError
-from ..sseries import SSeries
-from .dask_frames import note_received
-from .dask_links import link_of
+from ... import sharing
+from ...attaching import attach
+from ...handle import Handle
+from ...sarray import SArray
+from ...sdataframe import SDataFrame
+from ...shm.errors import SegmentError
+from ...sseries import SSeries
+from .frames import note_received
+from .links import link_of
 
-__all__ = ["register"]
+__all__ = ["register", "share"]
 
 _TYPES = (SArray, SDataFrame, SSeries)
 
@@ -70,4 +70,29 @@ def _load(header: dict[str, Any], frames: list[Any]) -> Any:
         x = attach(Handle.from_bytes(header["handle"])[0])
         note_received(x, safe_sizeof(x))
         return x
-    return share(deserialize(header["value"], frames))
+    return sharing.share(deserialize(header["value"], frames))
+
+
+def share(ddf: Any) -> Any:
+    """Return a persisted Dask DataFrame or Series whose partitions are SDataFrames or SSeries.
+
+    Each is made by the worker that has the partition, by one copy, and lies in that host's memory once
+    however many of its workers use it: they get handles. Tasks see the shared object itself, with its
+    locks, `numpush.SDataFrame.column` for kernels, and so on. What a task did not make it may write to only
+    in place and under the lock; the others see it, and a partition that Dask computes again starts anew.
+
+    Parameters
+    ----------
+    ddf : dask.dataframe.DataFrame or Series
+
+    Raises
+    ------
+    TypeError : it is something else. Of a partition that cannot be shared (it has columns of Python
+        objects) it comes when the collection is computed.
+    """
+    if not hasattr(ddf, "map_partitions") or not hasattr(ddf, "_meta"):
+        raise TypeError(
+            f"{type(ddf).__name__} cannot be shared by partitions; pass a dask.dataframe.DataFrame or "
+            f"Series, or use numpush.share for what is in this process"
+        )
+    return ddf.map_partitions(sharing.share, meta=ddf._meta, enforce_metadata=False).persist()

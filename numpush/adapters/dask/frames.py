@@ -21,11 +21,11 @@ import numpy as np
 from distributed.protocol.serialize import families, register_serialization_family
 from distributed.utils import ensure_memoryview
 
-from .. import blocks, plain_pickles
-from ..plain import plain_types
-from ..shm.errors import SegmentDamaged, SegmentFull
-from ..shm.private import attach_private, locate
-from .dask_links import Link, link_of
+from ... import blocks, plain_pickles
+from ...plain import plain_types
+from ...shm.errors import SegmentDamaged, SegmentFull
+from ...shm.private import attach_private, locate
+from .links import Link, link_of
 
 __all__ = ["address_of", "note_received", "received_bytes", "unwrap", "wrap"]
 

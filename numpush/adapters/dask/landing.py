@@ -2,7 +2,7 @@
 
 Dask reads a frame from its socket into memory that it allocates. Here that memory is a segment's,
 committed when the frame is whole and mapped privately then, as all that plain objects lie in
-(dask_frames.py). No copy is added; it stays Dask's connection, with its TLS, order and time limits.
+(frames.py). No copy is added; it stays Dask's connection, with its TLS, order and time limits.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 from distributed.comm import tcp as _tcp
 
-from .. import blocks
-from ..shm.errors import SegmentFull
-from ..shm.private import attach_private
+from ... import blocks
+from ...shm.errors import SegmentFull
+from ...shm.private import attach_private
 
 __all__ = ["is_wanted", "unwrap", "wrap"]
 

@@ -32,13 +32,13 @@ from typing import Any
 
 import numpy as np
 
-from ..attaching import attach, handle_of
-from ..handle import Handle
-from ..sarray import SArray
-from ..sharing import share
-from ..shm import life, node, process, sweep
-from ..shm.errors import NumpushError, SegmentNotFound
-from ..shm.sweep import GRACE
+from ...attaching import attach, handle_of
+from ...handle import Handle
+from ...sarray import SArray
+from ...sharing import share
+from ...shm import life, node, process, sweep
+from ...shm.errors import NumpushError, SegmentNotFound
+from ...shm.sweep import GRACE
 
 __all__ = ["NAMESPACE", "Keeper", "start"]
 

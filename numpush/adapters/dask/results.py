@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from distributed.threadpoolexecutor import ThreadPoolExecutor
 
-from .. import plain, plain_pickles
-from ..shm.private import locate
-from .dask_frames import address_of
+from ... import plain, plain_pickles
+from ...shm.private import locate
+from .frames import address_of
 
 __all__ = ["share_result", "unwrap", "wrap"]
 

@@ -1,6 +1,6 @@
 """Ray: shared objects pass between its tasks and actors as handles.
 
-(1) What is pickled is a handle, a *tag* (an ObjectRef that the keeper owns; ray_keeper.py says what for)
+(1) What is pickled is a handle, a *tag* (an ObjectRef that the keeper owns; keeper.py says what for)
     and where it lies: in which /dev/shm, with which keeper. Who has that /dev/shm attaches. Anybody else
     has the keeper of its own node fetch the value, once for all.
 (2) What is pickled outside of Ray's objects (by cloudpickle, or closed over by a function) goes by
@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import transport
-from ..attaching import access_of, attach, handle_of
-from ..handle import Handle
-from ..shm import naming
-from ..shm.errors import SegmentNotFound
-from .ray_keeper import NAMESPACE, start
+from ... import transport
+from ...attaching import access_of, attach, handle_of
+from ...handle import Handle
+from ...shm import naming
+from ...shm.errors import SegmentNotFound
+from .keeper import NAMESPACE, start
 
 __all__ = ["install"]
 
