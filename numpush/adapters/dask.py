@@ -95,7 +95,7 @@ class WorkerAdapter(WorkerPlugin):  # type: ignore[misc]  # not typed in every v
         life.node()  # which takes away what the worker left that was killed before this one
         dask_memory.wrap_worker(worker)
         if self.results:
-            dask_results.wrap(worker.executors, self.share_from)
+            dask_results.wrap(worker.executors, self.share_from, dask_memory.most(worker))
 
     def teardown(self, worker: Any) -> None:
         dask_results.unwrap(worker.executors)
