@@ -139,7 +139,7 @@ $(VENV)/.installed-pytensor: $(SOURCES) | $(BIN)/python
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-demo $(VENV)/.installed-test
 
 $(VENV)/.installed-ray: $(SOURCES) | $(BIN)/python
-	$(PIP_INSTALL) -e '.[test,ray]'
+	$(PIP_INSTALL) -e '.[test,ray]' 'ray[client]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-demo $(VENV)/.installed-test
 
 # What pandas' own tests skip without.

@@ -1,4 +1,4 @@
-"""The adapter for Ray where several of its nodes share a /dev/shm, and where a driver is killed.
+"""The adapter for Ray: nodes that share a /dev/shm, a driver that is killed, a client.
 
 Each test has a cluster of its own, in processes of their own: Ray has one per process.
 """
@@ -87,6 +87,33 @@ input()
 )
 
 
+CLIENT = """
+import socket, sys
+import numpy as np
+import ray
+from ray.cluster_utils import Cluster
+import numpush.adapters.ray
+import ray_tasks
+from numpush import SArray
+
+with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+cluster = Cluster()
+cluster.add_node(
+    num_cpus=1, object_store_memory=100 << 20, include_dashboard=False, ray_client_server_port=port
+)
+ray.init(f"ray://127.0.0.1:{port}", log_to_driver=False, logging_level="ERROR")
+try:
+    numpush.adapters.ray.install()
+except RuntimeError as error:
+    print(error)
+kind, total = ray.get(ray.remote(ray_tasks.kind_and_total).remote(SArray(np.ones(10))))
+print(kind, total, flush=True)
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
 @pytest.fixture
 def start(monkeypatch):
     """Give what starts a driver, with names for its nodes; at the end all that it started is ended."""
@@ -149,3 +176,14 @@ def test_a_killed_drivers_segments_are_gone(start):
     killed = time.monotonic()
     processes.eventually(lambda: not segments(driver.namespace), GONE)
     assert time.monotonic() - killed < GONE
+
+
+def test_a_client_is_told_to_submit_its_script_and_its_arrays_go_by_value(start, monkeypatch):
+    pytest.importorskip("grpc", reason="Ray's client needs grpcio: make test-ray")
+    # Ray forks with grpc's threads running, and its epoll does not survive that everywhere.
+    monkeypatch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")
+    monkeypatch.setenv("GRPC_POLL_STRATEGY", "poll")
+    out, errors = start(CLIENT).communicate(timeout=2 * processes.LIMIT)
+    [refused, arrived] = out.splitlines() or [errors, ""]
+    assert "this is a client (ray://); submit the script as a job" in refused
+    assert arrived == "ndarray 10.0"
