@@ -53,7 +53,7 @@ test-pytensor: ## functions of PyTensor, in .venv-pytensor: it wants an older nu
 	.venv-pytensor/bin/pytest $(PYTEST_ARGS) tests/test_expressions_pytensor.py tests/test_code_shipping.py -k pytensor
 
 test-ray: $(VENV)/.installed-ray ## the adapter for Ray, in a cluster of its own
-	$(BIN)/pytest -m ray $(PYTEST_ARGS) tests/test_adapters_ray.py
+	$(BIN)/pytest -m ray $(PYTEST_ARGS) tests/test_adapters_ray.py tests/test_adapters_ray_nodes.py
 
 fuzz: $(VENV)/.installed-test ## a million damaged inputs for every parser of the wire, 100,000 of code (some minutes)
 	$(BIN)/python tests/fuzz_code.py
@@ -139,7 +139,7 @@ $(VENV)/.installed-pytensor: $(SOURCES) | $(BIN)/python
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-demo $(VENV)/.installed-test
 
 $(VENV)/.installed-ray: $(SOURCES) | $(BIN)/python
-	$(PIP_INSTALL) -e '.[test,ray]'
+	$(PIP_INSTALL) -e '.[test,ray]' 'ray[client]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-demo $(VENV)/.installed-test
 
 # What pandas' own tests skip without.

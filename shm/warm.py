@@ -26,7 +26,7 @@ from .extents import is_extended
 from .header import PAGE
 from .segment import Segment
 
-__all__ = ["drop", "drop_mine", "forget_mine", "put", "take"]
+__all__ = ["drop", "drop_mine", "forget_mine", "mine", "put", "take"]
 
 SMALLEST = 1 << 20  #: below 1 MiB making a segment costs less than looking for one
 _MOST = 1 << 30
@@ -152,6 +152,11 @@ def drop(file: str) -> bool:
 def drop_all() -> int:
     """Unlink all warm memory of this user; return the bytes."""
     return sum(capacity for capacity, file in _files() if drop(file))
+
+
+def mine() -> int:
+    """Return the bytes that this process freed and that are kept; some may be in use again."""
+    return sum(int(file.removeprefix(naming.WARM).partition(".")[0]) for file in _mine)
 
 
 def drop_mine() -> None:

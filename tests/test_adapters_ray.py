@@ -108,6 +108,7 @@ def other(cluster):
         if node.poll() is not None:
             pytest.skip(f"no node with another /dev/shm here: {node.stdout.read()}")
         [child] = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()
+        node.first = int(child)  # with it, all of the namespace ends
         node.shm = Path(f"/proc/{child}/root/dev/shm")
         yield node
     finally:
@@ -416,7 +417,7 @@ def test_what_a_node_had_is_lost_with_it(other, caplog):
     make = ray.remote(ray_tasks.make).options(num_cpus=0, resources={"other": 0.1})
     lost = make.remote(N)
     assert ray.wait([lost], timeout=processes.LIMIT)[0] == [lost]
-    other.kill()
-    processes.eventually(lambda: not other.shm.exists(), LIMIT)  # all of it is dead
+    os.kill(other.first, signal.SIGKILL)
+    other.wait(processes.LIMIT)  # until all of it is dead
     with pytest.raises(ray.exceptions.RaySystemError, match="SegmentNotFound"):
         ray.get(lost)

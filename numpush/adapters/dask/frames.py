@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from ...shm.errors import SegmentDamaged, SegmentFull
 from ...shm.private import attach_private, locate
 from .links import Link, link_of
 
-__all__ = ["address_of", "note_received", "received_bytes", "unwrap", "wrap"]
+__all__ = ["address_of", "note_received", "received_bytes", "received_in", "unwrap", "wrap"]
 
 _KEY = "numpush"  #: in a header: the frames that are elsewhere
 _SMALLEST = 4096  #: bytes; smaller frames stay in their message
@@ -35,8 +35,8 @@ _FAMILIES = ("dask", "pickle")
 
 _before: dict[str, tuple[Any, ...]] = {}
 _share_from = 0
-#: Objects that were received, by id, and how many of their bytes lie in segments of others.
-_received: dict[int, tuple[weakref.ref[Any], int]] = {}
+#: Objects that were received, by id; how many of their bytes lie in segments of others, and in which.
+_received: dict[int, tuple[weakref.ref[Any], int, frozenset[str]]] = {}
 
 
 def wrap(share_from: int) -> None:
@@ -133,7 +133,7 @@ def _loading(loads: Callable[..., Any]) -> Callable[..., Any]:
         if not places:
             return loads(header, frames)
         x = loads(header, _fetch(places, list(frames)))
-        note_received(x, sum(place[-1] for place in places))
+        note_received(x, sum(place[-1] for place in places), {place[1] for place in places})
         return x
 
     return load
@@ -157,14 +157,21 @@ def _fetch(places: list[list[Any]], frames: list[Any]) -> list[Any]:
     return frames
 
 
-def note_received(x: Any, n: int) -> None:
-    """Remember that *n* bytes of *x* lie in a segment that another process made."""
+def note_received(x: Any, n: int, names: Iterable[str]) -> None:
+    """Remember that *n* bytes of *x* lie in segments of these names, which another process made."""
     key = id(x)
     with contextlib.suppress(TypeError):  # a list or a dict: counted as its own
-        _received[key] = weakref.ref(x, lambda _: _received.pop(key, None)), n
+        ref = weakref.ref(x, lambda _: _received.pop(key, None))
+        _received[key] = ref, n, frozenset(names)
 
 
 def received_bytes(x: Any) -> int:
-    """Return how many bytes of *x* lie in a segment that another process made."""
-    ref, n = _received.get(id(x), (None, 0))
+    """Return how many bytes of *x* lie in segments that another process made."""
+    ref, n, _ = _received.get(id(x), (None, 0, None))
     return n if ref is not None and ref() is x else 0
+
+
+def received_in(x: Any) -> frozenset[str]:
+    """Return the names of the segments that *x* lies in, if another process made them."""
+    ref, _, names = _received.get(id(x), (None, 0, frozenset[str]()))
+    return names if ref is not None and ref() is x else frozenset()

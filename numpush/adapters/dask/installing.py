@@ -81,7 +81,7 @@ class WorkerAdapter(WorkerPlugin):  # type: ignore[misc]  # not typed in every v
         life.node()  # which takes away what the worker left that was killed before this one
         memory.wrap_worker(worker)
         if self.results:
-            _results.wrap(worker.executors, self.share_from)
+            _results.wrap(worker.executors, self.share_from, memory.most(worker))
 
     def teardown(self, worker: Any) -> None:
         _results.unwrap(worker.executors)

@@ -5,10 +5,13 @@ Here a worker uses what is private to it, and of each segment that it is in an e
 others: over all processes that comes to what there is. Its limits (spill, pause), its dashboard
 and the scheduler see that.
 
-What is kept in the worker's `data` counts against its target for spilling by its size; an object that came
-as a handle does not: the worker that made it counts it, and spilling here would free nothing.
-
-The nanny looks from outside, at what the kernel says: shared pages in proportion (PSS).
+(1) What is kept in the worker's `data` counts against its target for spilling by its size; an object that
+    came as a handle does not: the worker that made it counts it. While others are in its segment
+    spilling it would free nothing, and bring it back as a copy: so it is what is spilled last.
+(2) What a worker freed is kept warm (shm/warm.py) only as far as there is room below that target.
+(3) The nanny looks from outside: at shared pages in proportion (PSS), which is quick; and if that is too
+    much, at the tables of the segments. The kernel counts what is mapped, and we keep mappings of
+    segments that we have left, and of warm memory: those are nobody's reason to end a worker.
 """
 
 from __future__ import annotations
@@ -20,12 +23,15 @@ from typing import Any
 
 import psutil
 from distributed.sizeof import safe_sizeof
+from zict import LRU
 
 from ...ffi import seg as _seg
-from ...shm import registry
-from .frames import received_bytes
+from ...shm import registry, survey, warm
+from ...shm.segment import Segment
+from .frames import received_bytes, received_in
 
 __all__ = [
+    "most",
     "process_memory",
     "share_of_segments",
     "unwrap_nanny",
@@ -33,6 +39,9 @@ __all__ = [
     "wrap_nanny",
     "wrap_worker",
 ]
+
+
+_PAUSE = 0.8  #: of its limit, Dask's own setting, for a worker that does not pause
 
 
 def process_memory() -> int:
@@ -47,9 +56,12 @@ def share_of_segments() -> int:
     with registry.lock:
         for segment in registry.segments.values():
             if segment.node:
-                users = [used for _, used, _ in _seg.holders(segment.ref, segment.n_slots)]
-                total += segment.capacity // max(1, sum(users))
+                total += segment.capacity // _n_users(segment)
     return total
+
+
+def _n_users(segment: Segment) -> int:
+    return max(1, sum(used for _, used, _ in _seg.holders(segment.ref, segment.n_slots)))
 
 
 def _status(pid: int | str) -> dict[str, int]:
@@ -63,6 +75,10 @@ def _status(pid: int | str) -> dict[str, int]:
     return sizes
 
 
+def _resident(pid: int) -> int:
+    return int(psutil.Process(pid).memory_info().rss)
+
+
 def _proportional(pid: int) -> int:
     """Return what a process uses, of its shared pages in proportion. Raises OSError."""
     status = _status(pid)
@@ -74,11 +90,23 @@ def _proportional(pid: int) -> int:
     return status["VmRSS"] - status["RssShmem"] + shared
 
 
+def _as_it_counts(pid: int) -> int:
+    """Return what `process_memory` does in another process. Raises OSError."""
+    status = _status(pid)
+    total = status["VmRSS"] - status["RssShmem"]
+    for info in survey():
+        users = [holder.pid for holder in info.holders if holder.attached]
+        if pid in users:
+            total += info.capacity // len(users)
+    return total
+
+
 def wrap_worker(worker: Any) -> None:
-    worker.monitor.get_process_memory = process_memory
+    worker.monitor.get_process_memory = functools.partial(_watch_memory, _target(worker))
     fast: Any = getattr(worker.data, "fast", None)
-    if hasattr(fast, "weight"):
+    if isinstance(fast, LRU):
         fast.weight = _weight
+        fast.evict = functools.partial(_evict, fast)  # type: ignore[method-assign]  # of this one
 
 
 def unwrap_worker(worker: Any) -> None:
@@ -86,6 +114,30 @@ def unwrap_worker(worker: Any) -> None:
     fast: Any = getattr(worker.data, "fast", None)
     if getattr(fast, "weight", None) is _weight:
         fast.weight = _plain_weight
+        vars(fast).pop("evict", None)
+
+
+def _target(worker: Any) -> float:
+    """Return how much memory a worker may use before it spills."""
+    manager = worker.memory_manager
+    fraction = manager.memory_target_fraction or manager.memory_spill_fraction
+    return float(manager.memory_limit * fraction if manager.memory_limit and fraction else "inf")
+
+
+def most(worker: Any) -> float:
+    """Return how much memory a worker may use before it pauses, and its nanny ends it."""
+    manager = worker.memory_manager
+    fraction = manager.memory_pause_fraction or _PAUSE
+    return float(manager.memory_limit * fraction if manager.memory_limit else "inf")
+
+
+def _watch_memory(target: float) -> int:
+    """Return `process_memory`; have no memory warm that it leaves no room for."""
+    used = process_memory()
+    with registry.lock:
+        if used + warm.mine() > target:
+            warm.drop_mine()
+    return used
 
 
 def _plain_weight(key: Any, value: Any) -> int:
@@ -94,6 +146,25 @@ def _plain_weight(key: Any, value: Any) -> int:
 
 def _weight(key: Any, value: Any) -> int:
     return max(0, _plain_weight(key, value) - received_bytes(value))
+
+
+def _evict(fast: Any, *key: Any) -> Any:
+    """Evict a key, or what was used least recently: what frees memory before what does not."""
+    evict = type(fast).evict
+    if not key and not fast.heavy:
+        with fast.lock:
+            first = next((k for k in fast.order if not _is_elsewhere(fast.d[k])), None)
+        if first is not None:
+            with contextlib.suppress(KeyError):  # it was deleted by another thread
+                return evict(fast, first)
+    return evict(fast, *key)
+
+
+def _is_elsewhere(x: Any) -> bool:
+    """Whether *x* was received, and others are in its segments still."""
+    with registry.lock:
+        found = [registry.segments.get(name) for name in received_in(x)]
+        return any(_n_users(segment) > 1 for segment in found if segment and segment.node)
 
 
 def wrap_nanny(nanny: Any) -> None:
@@ -116,7 +187,7 @@ def _monitor(nanny: Any, monitor: Callable[[], None]) -> None:
     if pid is not None:
         most = manager.memory_limit * manager.memory_terminate_fraction
         with contextlib.suppress(OSError, psutil.Error):
-            # Reading page tables takes milliseconds: only where resident memory is too much.
-            if psutil.Process(pid).memory_info().rss <= most or _proportional(pid) <= most:
+            # Each takes longer than the one before: milliseconds for page tables.
+            if any(count(pid) <= most for count in (_resident, _proportional, _as_it_counts)):
                 return
     monitor()

@@ -67,8 +67,9 @@ def _plain(x: Any) -> Any:
 
 def _load(header: dict[str, Any], frames: list[Any]) -> Any:
     if "handle" in header:
-        x = attach(Handle.from_bytes(header["handle"])[0])
-        note_received(x, safe_sizeof(x))
+        handle = Handle.from_bytes(header["handle"])[0]
+        x = attach(handle)
+        note_received(x, safe_sizeof(x), [handle.name])
         return x
     return sharing.share(deserialize(header["value"], frames))
 
