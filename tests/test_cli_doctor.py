@@ -160,6 +160,7 @@ def test_doctor_sees_a_low_ulimit(namespace: str) -> None:
 
 def test_doctor_asks_for_the_extras_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"pyarrow": "99.0", "blosc2": "99.0", "h5py": "3.9.1", "numba": "99.0"}
+    versions["isal"] = "99.0"
     monkeypatch.setattr(packages, "_version", versions.get)
     found = packages.check_extras()
     assert "arrow: pyarrow 99.0; blosc2: blosc2 99.0; " in found.found
@@ -171,6 +172,9 @@ def test_doctor_asks_for_the_extras_that_are_missing(monkeypatch: pytest.MonkeyP
     assert found.status == "note"
     assert re.fullmatch(r'pip install "numpush\[[a-z,]*redis[a-z,]*\]"', found.remedy)
     assert "arrow" not in found.remedy
+    assert "isal 99.0" in found.found
+    monkeypatch.setattr(packages.platform, "machine", lambda: "riscv64")  # it has no isal
+    assert "isal" not in packages.check_extras().found
 
 
 def test_logind_settings_are_read_as_systemd_does(

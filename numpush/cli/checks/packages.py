@@ -67,6 +67,8 @@ def _extras() -> dict[str, dict[str, str]]:
     wanted: list[str] = []
     needs: dict[str, dict[str, str]] = {}
     for line in metadata.requires("numpush") or []:
+        if "platform_machine" in line and f'"{platform.machine()}"' not in line:
+            continue  # no wheels of it for this machine
         match = re.match(r"([\w.-]+)(?:\[([\w,-]+)\])?(?:>=([\d.]+))?.*extra == .([\w-]+)", line)
         if match and match[4] == "all":
             wanted += (match[2] or "").split(",")
