@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,7 +24,10 @@ pytestmark = pytest.mark.leaves_processes
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
+    # Dask would drop every other second what two workers have.
+    keep = {"distributed.scheduler.active-memory-manager.start": False}
     with (
+        dask.config.set(keep),
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
@@ -145,7 +149,6 @@ def test_segments_go_when_dask_forgets_the_key(client, on):
 
 @pytest.mark.parametrize("method", ["p2p", "tasks"])
 def test_shuffles_are_those_of_dask(client, method):
-    import dask.config
     import dask.dataframe as dd
 
     # Not from_pandas: its data travels in the graph, of whose size Dask warns.
