@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +42,7 @@ class Host:
         )  # fmt: skip
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "ready\n"
+        self.folder = tempfile.mkdtemp(prefix="dask-")
 
     @property
     def pid(self) -> int:
@@ -77,6 +80,7 @@ class Host:
         self._holder.wait(LIMIT)
         assert self._holder.stdout is not None
         self._holder.stdout.close()
+        shutil.rmtree(self.folder, ignore_errors=True)  # a killed worker leaves its own there
 
 
 def why_no_hosts() -> str:
@@ -127,7 +131,7 @@ def start_cluster(
             host.start(
                 "-m", "distributed.cli.dask_worker", address, "--host", host.address,
                 "--nthreads", "1", "--name", f"{host.name}{i}", "--no-dashboard",
-                "--memory-limit", memory_limit, "--local-directory", f"/tmp/dask-{host.pid}", *preload,
+                "--memory-limit", memory_limit, "--local-directory", host.folder, *preload,
                 log=log,
             )  # fmt: skip
     return address

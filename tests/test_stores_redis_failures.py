@@ -200,16 +200,16 @@ class TestLyingServers:
     @pytest.mark.parametrize(
         ("old", "new", "kind"),
         [
-            (b"$4194304\r\n", b"$4194303\r\n", stores.StoreDamaged),
-            (b"$4194304\r\n", b"$9999999999\r\n", stores.StoreDamaged),
-            (b"$4194304\r\n", b"$-1\r\n", stores.StoreDamaged),
-            (b"$4194304\r\n", b"$x\r\n", stores.StoreUnavailable),
-            (b"$4194304\r\n", b"$\r\n", stores.StoreUnavailable),
-            (b"$4194304\r\n", b"*4194304\r\n", stores.StoreUnavailable),
-            (b"$4194304\r\n", b"x" * 5000, stores.StoreUnavailable),
-            (b"$4194304\r\n", b"-ERR no\r\n", stores.StoreUnavailable),
-            (b"$4194304\r\n", b"-LOADING wait\r\n", stores.StoreUnavailable),
-            (b"\r\n$4194304\r\n", b"xx$4194304\r\n", stores.StoreUnavailable),
+            (b"$4194240\r\n", b"$4194239\r\n", stores.StoreDamaged),
+            (b"$4194240\r\n", b"$9999999999\r\n", stores.StoreDamaged),
+            (b"$4194240\r\n", b"$-1\r\n", stores.StoreDamaged),
+            (b"$4194240\r\n", b"$x\r\n", stores.StoreUnavailable),
+            (b"$4194240\r\n", b"$\r\n", stores.StoreUnavailable),
+            (b"$4194240\r\n", b"*4194240\r\n", stores.StoreUnavailable),
+            (b"$4194240\r\n", b"x" * 5000, stores.StoreUnavailable),
+            (b"$4194240\r\n", b"-ERR no\r\n", stores.StoreUnavailable),
+            (b"$4194240\r\n", b"-LOADING wait\r\n", stores.StoreUnavailable),
+            (b"\r\n$4194240\r\n", b"xx$4194240\r\n", stores.StoreUnavailable),
         ],
     )
     def test_replies_that_are_none_are_named(self, server, store, old, new, kind):
