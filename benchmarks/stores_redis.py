@@ -60,6 +60,7 @@ def main() -> None:
 def contestants(socket: str, n_mib: int, chunk: int, into: Any) -> dict[str, Callable[[], Any]]:
     """Return what is run, by name; *into* is an array of *n_mib* MiB, or None for the names alone."""
     store = stores.open(f"redis+unix://{socket}", chunk=chunk)
+    sparing = stores.open(f"redis+unix://{socket}", chunk=chunk, spare=60)
     client = redis.Redis(unix_socket_path=socket)
     n = (n_mib * MIB) // 8
 
@@ -79,6 +80,7 @@ def contestants(socket: str, n_mib: int, chunk: int, into: Any) -> dict[str, Cal
         "redis-py get and SArray(..), warm": lambda: check(SArray(get())),
         "redis-py get and np.copyto": lambda: np.copyto(into, check(get())),
         "put": lambda: store.put("a", into),
+        "put, spare=60": lambda: sparing.put("b", into),
         "redis-py set": lambda: client.set("plain", memoryview(into).cast("B")),
     }
 
@@ -86,7 +88,7 @@ def contestants(socket: str, n_mib: int, chunk: int, into: Any) -> dict[str, Cal
 def race(socket: str, n_mib: int, chunk: int, rounds: int) -> list[Race]:
     data = SArray(np.arange((n_mib * MIB) // 8, dtype=float))
     runs = contestants(socket, n_mib, chunk, data)
-    runs["put"](), runs["redis-py set"]()
+    runs["put"](), runs["put, spare=60"](), runs["redis-py set"]()
     parser = "hiredis" if installed("hiredis") else "its own parser"
     what = (
         f"{n_mib} MiB float64, Unix socket, parts of {chunk / MIB:.3g} MiB, redis-py with {parser}"
@@ -96,7 +98,7 @@ def race(socket: str, n_mib: int, chunk: int, rounds: int) -> list[Race]:
         "get into fresh memory": ["get, fresh", "redis-py get and SArray(..), fresh"],
         "get into warm memory": ["get, warm", "redis-py get and SArray(..), warm"],
         "get into an array": ["get, into=", "redis-py get and np.copyto"],
-        "put": ["put", "redis-py set"],
+        "put": ["put", "put, spare=60", "redis-py set"],
     }.items():
         each = Race(f"{title}: {what}", names[0])
         for name in names:

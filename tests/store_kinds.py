@@ -85,8 +85,10 @@ def _on_redis(scheme: str, **options: Any) -> tuple[str, dict[str, Any]]:
 
 
 KINDS["redis"] = Kind(lambda path: _on_redis("redis"), True)
-KINDS["redis-parts"] = Kind(lambda path: _on_redis("redis", chunk=1000, checksum=True), True)
-KINDS["redis-cluster"] = Kind(lambda path: _on_redis("redis+cluster", chunk=5000), True)
+KINDS["redis-parts"] = Kind(
+    lambda path: _on_redis("redis", chunk=1000, checksum=True, spare=9), True
+)
+KINDS["redis-cluster"] = Kind(lambda path: _on_redis("redis+cluster", chunk=5000, spare=9), True)
 
 LOSSLESS = [pytest.param(kind, id=name) for name, kind in KINDS.items() if kind.is_lossless]
 ALL = [pytest.param(kind, id=name) for name, kind in KINDS.items()]

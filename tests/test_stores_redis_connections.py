@@ -68,9 +68,10 @@ class TestConnections:
             assert "'p'" not in str(caught.value)
 
     def test_wrong_options_are_named(self, server):
-        for options in ({"chunk": 0}, {"orphans": 0}, {"protocol": 3}, {"decode_responses": True}):
-            with pytest.raises(ValueError, match=next(iter(options))):
-                stores.open(server.url, **options)
+        wrong = {"chunk": 0, "orphans": 0, "spare": -1, "protocol": 3, "decode_responses": True}
+        for name, value in wrong.items():
+            with pytest.raises(ValueError, match=name):
+                stores.open(server.url, **{name: value})
         with pytest.raises(ValueError, match="decode_responses"):
             stores.open(f"{server.url}?decode_responses=True")
         with pytest.raises(TypeError, match="chunks"):

@@ -175,10 +175,13 @@ class TestLyingServers:
             assert watched
             assert np.array_equal(store.get("k"), BIG)
 
+    @pytest.mark.parametrize("spare", [0, 60])
     @pytest.mark.parametrize("replies", [1, 2, 3, 4, 5])
-    def test_a_connection_that_is_lost_in_the_switch_is_made_again(self, server, store, replies):
+    def test_a_connection_that_is_lost_in_the_switch_is_made_again(
+        self, server, store, replies, spare
+    ):
         """Also when the server has done it, and its reply is what was lost."""
-        with Proxy(server) as proxy, stores.open(proxy.url, **PARTS) as other:
+        with Proxy(server) as proxy, stores.open(proxy.url, **PARTS, spare=spare) as other:
             for obj in (BIG, BIG + 1):
                 left = [replies]
 
@@ -293,13 +296,14 @@ class TestFullServers:
 
 class TestKilledWriters:
     @pytest.mark.crash
-    def test_they_leave_one_or_the_other_and_parts_that_expire(self, server, client, store):
+    @pytest.mark.parametrize("spare", [0, 60])
+    def test_they_leave_one_or_the_other_and_parts_that_expire(self, server, client, store, spare):
         ones, twos = np.ones(500_003), np.full(700_003, 2.0)
         store.put("k", ones)
         rng = np.random.default_rng(1)
         n_orphans = 0
         for _ in range(40):
-            pid = processes.fork(write_for_ever, server.url, ones, twos)
+            pid = processes.fork(write_for_ever, server.url, spare, ones, twos)
             time.sleep(rng.uniform(0.02, 0.2))
             os.kill(pid, signal.SIGKILL)
             processes.wait(pid)
@@ -313,8 +317,8 @@ class TestKilledWriters:
         assert n_orphans > 0
 
 
-def write_for_ever(url, ones, twos):
-    with stores.open(url, chunk=100_000, orphans=100) as store:
+def write_for_ever(url, spare, ones, twos):
+    with stores.open(url, chunk=100_000, orphans=100, spare=spare) as store:
         while True:
             store.put("k", twos)
             store.put("k", ones)

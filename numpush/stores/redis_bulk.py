@@ -49,6 +49,20 @@ class Ask(NamedTuple):
     target: Raw
 
 
+class Write(NamedTuple):
+    """The commands that store one part, as the pieces of their bytes.
+
+    Attributes
+    ----------
+    size : of the part
+    is_over_a_spare : four commands instead of one: RENAMENX, SET, EXPIRE, SETRANGE
+    """
+
+    pieces: list[Any]
+    size: int
+    is_over_a_spare: bool
+
+
 class Due(Exception):
     """Internal: a value was not as long as it was to be. *found* is None where there was none."""
 
@@ -94,19 +108,32 @@ class _Bulk:
                     f"bytes that nobody asked for: {bytes(carry[:40])!r}"
                 )
 
-    def send(self, commands: Iterable[tuple[list[Any], int]], tell: Callable[[int], None]) -> None:
-        """Send commands, each given as the pieces of its bytes and what to tell when it is done."""
+    def send(self, writes: Iterable[Write], tell: Callable[[int], None]) -> None:
+        """Store parts, telling the bytes of each when it is there."""
         with self._dropping():
-            due: list[int] = []
-            for pieces, size in commands:
-                self.send_packed_command(pieces, check_health=not due)
-                due.append(size)
+            due: list[Write] = []
+            for write in writes:
+                self.send_packed_command(write.pieces, check_health=not due)
+                due.append(write)
                 while len(due) > _DEPTH:
-                    self.read_response()
-                    tell(due.pop(0))
+                    self._finish(due.pop(0), tell)
             while due:
+                self._finish(due.pop(0), tell)
+
+    def _finish(self, write: Write, tell: Callable[[int], None]) -> None:
+        """Read the replies to the commands of *write*."""
+        if write.is_over_a_spare:
+            try:
                 self.read_response()
-                tell(due.pop(0))
+            except exceptions.ResponseError as error:
+                if "no such key" not in str(error):  # it has expired, or another put took it
+                    raise
+            self.read_response()
+            self.read_response()
+        found = self.read_response()
+        if write.is_over_a_spare and found != write.size:
+            raise exceptions.InvalidResponse(f"{write.size} bytes written, {found!r} there")
+        tell(write.size)
 
     @contextmanager
     def _dropping(self) -> Iterator[None]:
@@ -223,6 +250,8 @@ def send(
     chunks: Callable[[], Iterator[list[Any]]],
     seconds: int,
     tell: Callable[[int], None],
+    spare: Callable[[int], bytes] | None = None,
+    spare_size: int = 0,
 ) -> None:
     """Store what *chunks* gives, each by its *name*, and to expire. Copies nothing of it.
 
@@ -230,6 +259,9 @@ def send(
     ----------
     chunks : callable
         Gives chunks from the first on, each as the pieces of its bytes. Called again for a retry.
+    spare, spare_size :
+        Names of values of that many bytes, which chunks of just as many are written over, if they are
+        there: the server needs no memory for those.
 
     Raises
     ------
@@ -242,26 +274,53 @@ def send(
         n_done += 1
         tell(size)
 
-    def commands() -> Iterator[tuple[list[Any], int]]:
+    def writes() -> Iterator[Write]:
         skipped = n_done
         for n, pieces in enumerate(chunks()):
             if n >= skipped:
                 size = sum(len(piece) for piece in pieces)
-                yield _set_command(name(n), pieces, size, seconds), size
+                if spare is not None and size == spare_size:
+                    head, tail = _overwrite(spare(n), name(n), size, seconds)
+                else:
+                    head, tail = _set(name(n), size, seconds)
+                cut = [
+                    piece[i : i + _SLICE] for piece in pieces for i in range(0, len(piece), _SLICE)
+                ]
+                yield Write([head, *cut, tail], size, spare is not None and size == spare_size)
 
     with _connection(pool) as connection:
         connection.retry.call_with_retry(
-            lambda: connection.send(commands(), told), lambda error: connection.disconnect()
+            lambda: connection.send(writes(), told), lambda error: connection.disconnect()
         )
 
 
-def _set_command(name: bytes, pieces: list[Any], size: int, seconds: int) -> list[Any]:
-    """Return SET name <pieces> EX seconds, as RESP has it."""
-    life = b"%d" % seconds
-    head = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n" % (len(name), name, size)
-    tail = b"\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (len(life), life)
-    cut = [piece[i : i + _SLICE] for piece in pieces for i in range(0, len(piece), _SLICE)]
-    return [head, *cut, tail]
+def _set(name: bytes, size: int, seconds: int) -> tuple[bytes, bytes]:
+    """Return what RESP has before and after the value in SET name value EX seconds."""
+    head = b"*5\r\n%b%b$%d\r\n" % (_bulk(b"SET"), _bulk(name), size)
+    return head, b"\r\n%b%b" % (_bulk(b"EX"), _bulk(b"%d" % seconds))
+
+
+def _overwrite(spare: bytes, name: bytes, size: int, seconds: int) -> tuple[bytes, bytes]:
+    """Return what is before and after the value where it is written over *spare*, which becomes *name*.
+
+    RENAMENX, so that one which a lost connection delayed takes no spare's bytes to a part that is there.
+    SET .. NX is for a spare that is gone: what SETRANGE makes would not expire.
+    """
+    life = _bulk(b"%d" % seconds)
+    head = b"".join(
+        [
+            b"*3\r\n%b%b%b" % (_bulk(b"RENAMENX"), _bulk(spare), _bulk(name)),
+            b"*6\r\n%b%b%b" % (_bulk(b"SET"), _bulk(name), _bulk(b"")),
+            b"%b%b%b" % (_bulk(b"EX"), life, _bulk(b"NX")),
+            b"*3\r\n%b%b%b" % (_bulk(b"EXPIRE"), _bulk(name), life),
+            b"*4\r\n%b%b%b$%d\r\n" % (_bulk(b"SETRANGE"), _bulk(name), _bulk(b"0"), size),
+        ]
+    )
+    return head, b"\r\n"
+
+
+def _bulk(word: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(word), word)
 
 
 def cut_body(buffers: list[Buffer], chunk: int) -> Iterator[list[Any]]:

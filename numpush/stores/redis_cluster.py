@@ -36,7 +36,7 @@ class RedisClusterStore(Store):
     Parameters
     ----------
     url : str
-    namespace, chunk, orphans, checksum, **options : as for `.RedisStore`
+    namespace, chunk, orphans, checksum, spare, **options : as for `.RedisStore`
     """
 
     def __init__(self, url: str, **options: Any) -> None:
@@ -44,7 +44,7 @@ class RedisClusterStore(Store):
         self._address = url
         self._scheme, _, rest = url.replace("+cluster", "", 1).partition("://")
         self._login = urlsplit(f"//{rest}").netloc.rpartition("@")[0]
-        own = {"namespace", "chunk", "orphans", "checksum"}
+        own = {"namespace", "chunk", "orphans", "checksum", "spare"}
         theirs = {name: value for name, value in options.items() if name not in own}
         try:
             make: Any = RedisCluster.from_url

@@ -2,6 +2,7 @@
 
     NS:head:{KEY}           prologue, record, and the body where that is small
     NS:part:{KEY}:GEN:N     bytes N * chunk to (N + 1) * chunk of the body, the last one shorter
+    NS:spare:{KEY}:CHUNK:N  what was such a part, of CHUNK bytes: room for one of the next generation
     NS:events               a stream of what was put and deleted
 
     prologue   48 bytes     magic, version, CRC-32 of all of the head that comes after it, bytes of the
@@ -119,6 +120,7 @@ class Names:
             )
         self._heads = f"{namespace}:head:{{"
         self._parts = f"{namespace}:part:{{"
+        self._spares = f"{namespace}:spare:{{"
         self.events = f"{namespace}:events"
 
     def head(self, key: str) -> bytes:
@@ -126,6 +128,9 @@ class Names:
 
     def part(self, key: str, generation: str, n: int) -> bytes:
         return f"{self._parts}{key.translate(_ESCAPES)}}}:{generation}:{n}".encode()
+
+    def spare(self, key: str, chunk: int, n: int) -> bytes:
+        return f"{self._spares}{key.translate(_ESCAPES)}}}:{chunk}:{n}".encode()
 
     def parts(self, key: str, head: Head) -> list[bytes]:
         """Return the names of all parts of an object."""

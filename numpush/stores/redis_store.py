@@ -5,6 +5,8 @@ What lies where, and in which bytes: redis_head.py.
 (1) The parts of an object are written under a new generation, with an expiry; then one transaction lets
     them stay and sets the head. It happens only if all parts are there, and if the head is still the one
     whose parts it removes. A writer that is killed before leaves parts that expire.
+    With `spare`, what the old parts were is renamed then, and has an expiry; the next put renames it again,
+    to parts of its own, and writes over it. Nobody reads either name before the head is switched.
 (2) A reader that misses a part looks at the head again: it was replaced, and is read anew; or was deleted;
     or the server evicted the part, and the object is lost.
 """
@@ -67,6 +69,9 @@ class RedisStore(Store):
         longer.
     checksum : bool
         Write a CRC-32 of each buffer, which is checked when all of the buffer is read.
+    spare : float
+        Seconds that the server keeps the memory of what a put has replaced, for the next put of
+        that key: it takes less than half of the time then.
     **options : redis-py's, as for ``redis.from_url``
         ``socket_timeout``, ``password``, ``ssl_ca_certs``, ``retry``..
     """
@@ -79,6 +84,7 @@ class RedisStore(Store):
         chunk: int = _CHUNK,
         orphans: float = 3600,
         checksum: bool = False,
+        spare: float = 0,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -87,6 +93,7 @@ class RedisStore(Store):
             chunk=chunk,
             orphans=orphans,
             checksum=checksum,
+            spare=spare,
             **options,
         )
         self._address = url
@@ -96,7 +103,10 @@ class RedisStore(Store):
             raise ValueError(f"chunk {chunk}: 1 to {_MAX_CHUNK} bytes wanted")
         if not 1 <= orphans < float("inf"):
             raise ValueError(f"orphans {orphans!r}: a number of seconds from 1 wanted")
+        if not 0 <= spare < 1e9:
+            raise ValueError(f"spare {spare!r}: a number of seconds wanted, or 0")
         self._chunk, self._orphans, self._checksum = chunk, int(orphans), checksum
+        self._spare = int(spare * 1000)
         with self._naming_errors(self.url):
             self._client = connect(url, self.url, options)
         self._pool = self._client.connection_pool
@@ -127,7 +137,8 @@ class RedisStore(Store):
         with self._naming_errors(self._what(key)), self._removing_after_errors(key, head, parts):
             for _ in range(_MOST_UPLOADS):
                 chunks = partial(cut_body, buffers, self._chunk)
-                send(self._pool, parts.__getitem__, chunks, self._orphans, tell)
+                spare = self._find_spare(key)
+                send(self._pool, parts.__getitem__, chunks, self._orphans, tell, spare, self._chunk)
                 if self._switch(key, head, parts, ttl):
                     return
             raise StoreFull(
@@ -135,6 +146,11 @@ class RedisStore(Store):
                 f"{self._what(key)}: parts of it were gone before all were there: the server evicts "
                 f"(raise maxmemory), or a put takes more than {self._orphans} s (orphans=)",
             )
+
+    def _find_spare(self, key: str) -> Callable[[int], bytes] | None:
+        """Return what names what a put has left to be written over, if it has."""
+        spare = partial(self.names.spare, key, self._chunk)
+        return spare if self._spare and self._client.exists(spare(0)) else None
 
     @contextmanager
     def _removing_after_errors(self, key: str, head: bytes, parts: list[bytes]) -> Iterator[None]:
@@ -182,6 +198,7 @@ class RedisStore(Store):
                     if parts and pipe.exists(*parts) != len(parts):
                         return False
                     old = self._parts_of(key, before, parts)
+                    kept = self._kept(key, before) if old and parts else 0
                     pipe.multi()
                     for part in parts:
                         if life is None:
@@ -192,8 +209,11 @@ class RedisStore(Store):
                         pipe.unlink(name, *old)
                     else:
                         pipe.set(name, head, px=life)
-                        if old:
-                            pipe.unlink(*old)
+                        for n, part in enumerate(old[:kept]):
+                            spare = self.names.spare(key, self._chunk, n)
+                            pipe.rename(part, spare).pexpire(spare, self._spare)
+                        if old[kept:]:
+                            pipe.unlink(*old[kept:])
                     if self.announces:
                         self.announce(key, "delete" if head is None else "put", pipe)
                     is_sent = True
@@ -212,6 +232,11 @@ class RedisStore(Store):
                     # A full server refuses every transaction, so none of another's can come between.
                     self._client.unlink(name, *old)
                     return True
+
+    def _kept(self, key: str, head: bytes) -> int:
+        """Return how many parts of a head, from the first on, can be written over by the next put."""
+        found = read_head(head, self._what(key))
+        return found.size // found.chunk if self._spare and found.chunk == self._chunk else 0
 
     def announce(self, key: str, what: str, pipe: Any = None) -> None:
         """Tell who watches, now or with a transaction."""
