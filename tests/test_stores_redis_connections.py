@@ -68,8 +68,8 @@ class TestConnections:
             assert "'p'" not in str(caught.value)
 
     def test_wrong_options_are_named(self, server):
-        wrong = {"chunk": 0, "orphans": 0, "spare": -1, "protocol": 3, "decode_responses": True}
-        for name, value in wrong.items():
+        wrong = [("chunk", 0), ("orphans", 0), ("spare", -1), ("spare", "x"), ("protocol", 3)]
+        for name, value in (*wrong, ("decode_responses", True)):
             with pytest.raises(ValueError, match=name):
                 stores.open(server.url, **{name: value})
         with pytest.raises(ValueError, match="decode_responses"):

@@ -101,10 +101,9 @@ class RedisStore(Store):
         self.announces = True  #: with each switch; on a cluster the events are on another node
         if not 1 <= chunk <= _MAX_CHUNK:
             raise ValueError(f"chunk {chunk}: 1 to {_MAX_CHUNK} bytes wanted")
-        if not 1 <= orphans < float("inf"):
-            raise ValueError(f"orphans {orphans!r}: a number of seconds from 1 wanted")
-        if not 0 <= spare < 1e9:
-            raise ValueError(f"spare {spare!r}: a number of seconds wanted, or 0")
+        for name, seconds, least in (("orphans", orphans, 1), ("spare", spare, 0)):
+            if not isinstance(seconds, int | float) or not least <= seconds < 1e9:
+                raise ValueError(f"{name} {seconds!r}: a number of seconds from {least} wanted")
         self._chunk, self._orphans, self._checksum = chunk, int(orphans), checksum
         self._spare = int(spare * 1000)
         with self._naming_errors(self.url):
