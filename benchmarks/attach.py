@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing as mp
+import os
 import pickle
 import time
 from collections.abc import Callable
@@ -125,6 +126,8 @@ def first_attach(rounds: int) -> Race:
 
 def main() -> None:
     args = arguments(__doc__, n=1000)
+    # The standard library's tracker complains of blocks that others have unlinked meanwhile.
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning"
     n = args.n
     array = numpush.SArray(np.arange(1_000_003.0))
     frame = numpush.SDataFrame(pd.DataFrame(np.zeros((3_333, 100))))
