@@ -30,7 +30,7 @@ test-pandas: $(VENV)/.installed-pandas-tests ## pandas' own tests with SDataFram
 
 DISTRIBUTED ?= ../distributed
 
-test-dask: ## Dask's own tests over the adapter, in .venv-dask; DISTRIBUTED=... is a git clone (up to an hour)
+test-dask: ## Dask's own tests over the adapter, in .venv-dask; DISTRIBUTED=... is a git clone (ten minutes)
 	@test -d $(DISTRIBUTED)/distributed || { echo "no clone of dask.distributed in $(DISTRIBUTED): make test-dask DISTRIBUTED=..." >&2; exit 1; }
 	@$(MAKE) --no-print-directory VENV=.venv-dask .venv-dask/.installed-dask-tests
 	.venv-dask/bin/python tests/dask_suite/run.py $(DISTRIBUTED)
