@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import dask
@@ -18,6 +18,7 @@ import numpush
 import processes
 from numpush.adapters import dask as adapter
 
+pytest_plugins = ["dask_fixtures"]
 # The cluster is the module's: its connections come and go as Dask likes.
 pytestmark = pytest.mark.leaves_processes
 
@@ -34,21 +35,6 @@ def client() -> Iterator[Client]:
         adapter.install(client)
         yield client
         adapter.uninstall()
-
-
-@pytest.fixture
-def workers(client: Client) -> list[str]:
-    return sorted(client.scheduler_info()["workers"])
-
-
-@pytest.fixture
-def on(client: Client, workers: list[str]) -> Callable[..., Any]:
-    """Give what calls a function on the worker of that number, and returns the future."""
-
-    def submit(i: int, function: Callable[..., Any], *args: Any) -> Any:
-        return client.submit(function, *args, workers=workers[i], pure=False)
-
-    return submit
 
 
 @pytest.fixture(autouse=True)

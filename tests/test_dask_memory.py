@@ -6,7 +6,7 @@ import contextlib
 import gc
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import dask
@@ -21,6 +21,7 @@ import numpush
 import processes
 from numpush.adapters import dask as adapter
 
+pytest_plugins = ["dask_fixtures"]
 pytestmark = pytest.mark.leaves_processes  # as in test_dask.py
 
 MIB = 1 << 20
@@ -51,21 +52,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         yield client
         adapter.uninstall()
     processes.eventually(lambda: not processes.files() - before)
-
-
-@pytest.fixture
-def workers(client: Client) -> list[str]:
-    return sorted(client.scheduler_info()["workers"])
-
-
-@pytest.fixture
-def on(client: Client, workers: list[str]) -> Callable[..., Any]:
-    """Give what calls a function on the worker of that number, and returns the future."""
-
-    def submit(i: int, function: Callable[..., Any], *args: Any) -> Any:
-        return client.submit(function, *args, workers=workers[i], pure=False)
-
-    return submit
 
 
 @pytest.fixture(autouse=True)

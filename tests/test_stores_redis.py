@@ -9,37 +9,17 @@ import threading
 import numpy as np
 import pandas as pd
 import pytest
-import redis
 
 import processes
 from layout_samples import N
 from numpush import SArray, SDataFrame, stores
-from redis_servers import running
+
+pytest_plugins = ["redis_fixtures"]
 
 BIG = np.arange(3_333_333.0)  # seven parts, the last one odd
 FRAME = pd.DataFrame(
     {"x": np.arange(N) / 3, "n": np.arange(N), "text": [f"s{i}" for i in range(N)]}
 )
-FAST = {"socket_timeout": 0.5, "retry": redis.retry.Retry(redis.backoff.NoBackoff(), 1)}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def client(server):
-    with server.client() as client:
-        client.flushall()
-        yield client
-
-
-@pytest.fixture
-def store(server, client):
-    with stores.open(server.url) as store:
-        yield store
 
 
 def parts_of(client, key="*"):

@@ -15,22 +15,10 @@ from numpush import stores
 from numpush.stores.redis_client import hide_secrets
 from redis_servers import running
 
+pytest_plugins = ["redis_fixtures"]
+
 BIG = np.arange(3_333_333.0)
 ONCE = redis.retry.Retry(redis.backoff.NoBackoff(), 1)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def store(server):
-    with server.client() as client:
-        client.flushall()
-    with stores.open(server.url) as store:
-        yield store
 
 
 class TestConnections:

@@ -17,29 +17,12 @@ import redis_servers
 from numpush import stores
 from redis_servers import Proxy, running
 
+pytest_plugins = ["redis_fixtures"]
+
 BIG = np.arange(3_333_333.0)  # 27 parts of 1 MB
 ONCE = redis.retry.Retry(redis.backoff.NoBackoff(), 1)
 FAST = {"socket_timeout": 0.5, "retry": ONCE}
 PARTS = {"chunk": 1_000_000}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def client(server):
-    with server.client() as client:
-        client.flushall()
-        yield client
-
-
-@pytest.fixture
-def store(server, client):
-    with stores.open(server.url) as store:
-        yield store
 
 
 def parts_of(client):

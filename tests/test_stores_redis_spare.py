@@ -12,23 +12,12 @@ pytest.importorskip("redis", reason='needs redis-py: pip install "numpush[redis]
 import processes
 import redis_servers
 from numpush import stores
-from redis_servers import Proxy, running
+from redis_servers import Proxy
+
+pytest_plugins = ["redis_fixtures"]
 
 BIG = np.arange(3_333_333.0)  # 26 parts of 1 MB, and an odd one
 OPTIONS = {"chunk": 1_000_000, "spare": 30}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def client(server):
-    with server.client() as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture
