@@ -162,6 +162,7 @@ def test_doctor_asks_for_the_extras_that_are_missing(monkeypatch: pytest.MonkeyP
     versions = {"pyarrow": "99.0", "blosc2": "99.0", "h5py": "3.9.1", "numba": "99.0"}
     versions["isal"] = "99.0"
     monkeypatch.setattr(packages, "_version", versions.get)
+    monkeypatch.setattr(packages.platform, "machine", lambda: "x86_64")
     found = packages.check_extras()
     assert "arrow: pyarrow 99.0; blosc2: blosc2 99.0; " in found.found
     assert "hdf5: h5py 3.9.1 (older than 3.10)" in found.found
